@@ -14,7 +14,7 @@ Role = Literal[
     "q", "k", "v", "qkv", "o", "q_bias", "k_bias", "v_bias", "qkv_bias", "o_bias",
     "q_norm", "k_norm", "post_attention_norm",
     "mlp_norm", "mlp_norm_bias",
-    "gate", "up", "down", "up_bias", "down_bias", "post_mlp_norm",
+    "gate", "up", "down", "gate_bias", "up_bias", "down_bias", "post_mlp_norm",
     "final_norm", "final_norm_bias", "head",
 ]  # fmt: skip
 

@@ -1,0 +1,131 @@
+"""The commands, and the frame that each runs in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from boli import __version__
+from boli.cli import chat, doctor, generate, models, tokenize
+from boli.cli.report import INTERRUPTED, READER_GONE, nearest, report
+from boli.cli.terminal import prepare_streams, width
+from boli.errors import UsageError
+
+_HELP = """boli (玻璃, glass): an engine for large language models that you can see through.
+
+\b
+Examples:
+  boli generate "The capital of France is"
+  boli chat
+  boli tokenize "我爱北京天安门"
+  boli models
+  boli doctor
+"""
+
+
+class _Commands(TyperGroup):
+    """A group of commands; one that does not exist is answered with the nearest that does."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
+            raise UsageError(
+                f"there is no command '{ctx.command_path} {cmd_name}'",
+                remedy=f"did you mean '{nearest(cmd_name, list(self.commands))}'? "
+                f"'{ctx.command_path} --help' shows all that there is",
+            )
+        return command
+
+
+def _application() -> typer.Typer:
+    """All commands, with plain help: drawing it with rich would take longer than the rest."""
+    application = typer.Typer(
+        cls=_Commands,
+        help=_HELP,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback(invoke_without_command=True)(_boli)
+    application.command(help=generate.HELP)(generate.generate)
+    application.command(help=chat.HELP)(chat.chat)
+    application.command(help=tokenize.HELP)(tokenize.tokenize)
+    application.add_typer(models.group(_Commands), name="models")
+    application.command(help=doctor.HELP)(doctor.doctor)
+    return application
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"boli {__version__}")
+        raise typer.Exit
+
+
+def _boli(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: What follows the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong command line, 130 interrupted, 141 nobody reads.
+    """
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    json_output = "--json" in options
+    prepare_streams(json_output=json_output)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = READER_GONE
+    except Exception as error:  # the last line of defence: whatever it is, one clear message
+        try:
+            code = report(error, json_output=json_output)
+        except BrokenPipeError:
+            code = READER_GONE
+    if code == READER_GONE:
+        _discard_output()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command = typer.main.get_command(_application())
+    columns = width(sys.stdout)
+    # Typer's help is never narrower than 50 cells unless it is told to be.
+    settings = {"terminal_width": columns} if columns is not None and columns < 52 else {}
+    try:
+        result = command.main(list(arguments), prog_name="boli", standalone_mode=False, **settings)
+    except SystemExit as end:
+        # Typer turns a broken pipe into an exit with code 1.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
+        raise
+    except typer.Abort:  # the end of the input where an answer was expected
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _discard_output() -> None:
+    """Sends what is still buffered nowhere: at exit, Python would complain that nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())

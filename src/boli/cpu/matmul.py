@@ -1,0 +1,134 @@
+"""Matrix products and embedding look-ups, one pair of compiled functions a packed layout.
+
+    project   y[m, n] (+)= Σ_k w[n, k] a[m, k]   for a range of blocks of 16 outputs n
+    look_up   one row of the matrix, as float32: the embedding of a token
+
+Threads split the blocks among themselves; each thread reads its own weights once for every four
+rows. The tile sizes are a matter of speed only (see `tiles.py`: one arithmetic per row).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from boli.cpu import simd
+from boli.cpu.layouts import ROWS_PER_BLOCK, FloatLayout, IntLayout, Layout
+from boli.cpu.simd import load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
+from boli.cpu.tiles import float_tile, int_tile
+
+BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
+
+
+def project(layout: Layout) -> Any:
+    """The matrix product of one layout, as a Python function for Numba to compile.
+
+    Its arguments, all int64: `weights, block_stride, depth, zero, activations, meta, row_stride,
+    y, y_stride, rows, first_block, end_block, accumulate`. Float layouts ignore `zero` and `meta`.
+    """
+    make = _float_tile if isinstance(layout, FloatLayout) else _int_tile
+    tile_1x4, tile_1x2, tile_1x1 = make(layout, 1, 4), make(layout, 1, 2), make(layout, 1, 1)
+    tile_2x2, tile_2x1 = make(layout, 2, 2), make(layout, 2, 1)
+    tile_4x2, tile_4x1 = make(layout, 4, 2), make(layout, 4, 1)
+
+    def run(  # type: ignore[no-untyped-def]
+        weights, block_stride, depth, zero, activations, meta, row_stride,
+        y, y_stride, rows, first_block, end_block, accumulate,
+    ):  # fmt: skip
+        block = first_block
+        while block < end_block:
+            w = weights + block * block_stride
+            out = y + block * BLOCK_OUTPUT_BYTES
+            left = end_block - block
+            if rows == 1 and left >= 4:
+                tile_1x4(
+                    w, block_stride, depth, zero, activations, row_stride, meta, out, y_stride, accumulate
+                )
+                block += 4
+                continue
+            row = 0
+            while row < rows:
+                a = activations + row * row_stride
+                m = meta + row * row_stride
+                o = out + row * y_stride
+                if rows - row >= 4:
+                    if left >= 2:
+                        tile_4x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    else:
+                        tile_4x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    row += 4
+                elif rows - row >= 2:
+                    if left >= 2:
+                        tile_2x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    else:
+                        tile_2x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    row += 2
+                else:
+                    if left >= 2:
+                        tile_1x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    else:
+                        tile_1x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    row += 1
+            block += 2 if left >= 2 else 1
+
+    return run
+
+
+def _int_tile(layout: IntLayout, rows: int, blocks: int) -> Any:
+    return int_tile(layout, rows, blocks)
+
+
+def _float_tile(layout: FloatLayout, rows: int, blocks: int) -> Any:
+    """A float tile with the arguments of an integer tile."""
+    tile = float_tile(layout, rows, blocks)
+
+    @njit(inline="always")  # type: ignore[untyped-decorator]
+    def adapted(  # type: ignore[no-untyped-def]
+        weights, block_stride, depth, zero, activations, row_stride, meta, y, y_stride, accumulate
+    ):
+        tile(weights, block_stride, depth, activations, row_stride, y, y_stride, accumulate)
+
+    return adapted
+
+
+def look_up(layout: Layout) -> Any:
+    """The embedding look-up of one layout, as a Python function for Numba to compile.
+
+    Its arguments, all int64: `weights, block_stride, columns, zero, row, destination`; it writes
+    `columns` float32.
+    """
+    if isinstance(layout, FloatLayout):
+        element_bytes = layout.element_bytes
+        read = {"f32": load_f32, "f16": load_f16_scalar, "bf16": load_bf16_scalar}[layout.element]
+
+        def run_float(weights, block_stride, columns, zero, row, destination):  # type: ignore[no-untyped-def]
+            start = weights + (row // ROWS_PER_BLOCK) * block_stride + (row % ROWS_PER_BLOCK) * element_bytes
+            for k in range(columns):
+                store_f32(destination + 4 * k, read(start + k * ROWS_PER_BLOCK * element_bytes))
+
+        return run_float
+
+    group, bits, has_minimum = layout.group, layout.bits, layout.minimum
+    group_bytes, quant_bytes, scale_bytes = layout.group_bytes, layout.quant_bytes, layout.scale_bytes
+    number_bytes = 2 if layout.scale == "f16" else 4
+    number = load_f16_scalar if layout.scale == "f16" else load_f32
+
+    def run_int(weights, block_stride, columns, zero, row, destination):  # type: ignore[no-untyped-def]
+        start = weights + (row // ROWS_PER_BLOCK) * block_stride
+        lane = row % ROWS_PER_BLOCK
+        for k in range(columns):
+            place = start + (k // group) * group_bytes
+            inner = k % group
+            if bits == 8:
+                quant = load_u8(place + (inner // 4) * 64 + lane * 4 + inner % 4)
+            else:
+                quant = load_u8(place + (inner // 8) * 64 + lane * 4 + inner % 4)
+                quant = (quant >> 4) if inner % 8 >= 4 else (quant & 15)
+            scales = place + quant_bytes + lane * number_bytes
+            value = number(scales) * simd.to_f32(quant - zero)
+            if has_minimum:
+                value += number(scales + scale_bytes)
+            store_f32(destination + 4 * k, value)
+
+    return run_int

@@ -1,0 +1,55 @@
+"""The tables through which Python tells the compiled step what to do.
+
+A plan is three int64 arrays: one header, one row for each layer, one row for each matrix. Every
+entry is a number or an address; the constants below are byte offsets into them. Compiled code
+reads them with `load_i64(table + NAME)`, Python writes `table[NAME // 8]`.
+"""
+
+from __future__ import annotations
+
+WORD = 8
+
+# The header: what stays the same for a model …
+(
+    THREADS, CONTROL, LAYERS, LAYER_TABLE, LAYER_STRIDE,
+    HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_PADDED, ATTENTION_SCALE,
+    PAGE_SIZE, MAX_PAGES, PAGE_STRIDE, LAYER_KV_STRIDE, KV_CACHE,
+    LAYER_NORM, NORM_EPS, ACTIVATION, GATED, QK_NORM, POST_NORMS,
+    EMBEDDING, EMBEDDING_SCALE, POSITION_EMBEDDING,
+    FINAL_NORM, FINAL_NORM_BIAS, HEAD, HEAD_INT, HEAD_INPUT_QUANTS,
+    INTERMEDIATE, K_OFFSET, V_OFFSET,
+    X, X_STRIDE, NORMED, NORMED_STRIDE, QUANTS, QUANTS_STRIDE, QKV, QKV_STRIDE,
+    ATTENTION, ATTENTION_STRIDE, MLP, MLP_STRIDE, UP, BRANCH,
+    PRIVATE, PRIVATE_STRIDE, SCRATCH, SCRATCH_STRIDE,
+    # … and what changes with each step.
+    ROWS, TOKEN_IDS, POSITIONS, SEQUENCES, PAGE_TABLES,
+    OUTPUTS, OUTPUT_ROWS, LOGITS, LOGITS_STRIDE,
+) = range(0, 60 * WORD, WORD)  # fmt: skip
+HEADER_WORDS = 60
+
+# One layer.
+(
+    ATTENTION_NORM, ATTENTION_NORM_BIAS, Q, K, V, O, Q_NORM, K_NORM, POST_ATTENTION_NORM,
+    MLP_NORM, MLP_NORM_BIAS, GATE, UP_MATRIX, DOWN, POST_MLP_NORM,
+    WINDOW, ROPE_TABLE, ROPE_HALF, QKV_INT, O_INT, MLP_INT, DOWN_INT,
+) = range(0, 22 * WORD, WORD)  # fmt: skip
+LAYER_WORDS = 22
+
+# One matrix.
+(
+    PROJECT, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ZERO, IS_INT, META_OFFSET, BIAS, COLUMNS, OUTPUTS_PADDED,
+) = range(0, 12 * WORD, WORD)  # fmt: skip
+MATRIX_WORDS = 12
+
+# Threads: the control block. The first three lie on cache lines of their own.
+BARRIER, GO, STOP = 0, 64, 128
+THREAD_STATE = 192  # one cache line a thread: state, barriers passed, steps seen
+STATE, PASSED, SEEN = 0, 8, 16
+CACHE_LINE = 64
+RUNNING, PARKED = 0, 1
+
+# Values of ACTIVATION.
+SILU, GELU_TANH, GELU_ERF = 0, 1, 2
+
+# What the compiled entry is asked to do.
+FORWARD, WORK, ANNOUNCE, END = range(4)

@@ -1,0 +1,314 @@
+"""The CPU runner: packed weights, the paged KV cache, and the compiled step that uses them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from boli.cpu import compiler
+from boli.cpu import plan as p
+from boli.cpu.layouts import padded
+from boli.cpu.packing import PackedMatrix, Packer, Words, look_up_unit, project_unit, rope_table
+from boli.cpu.team import Team, control_bytes
+
+if TYPE_CHECKING:
+    from boli.engine.batch import Batch, Float32
+    from boli.engine.ledger import Ledger
+    from boli.formats.checkpoint import Checkpoint
+
+PAGE_SIZE = 32
+ACTIVATIONS = {"silu": p.SILU, "gelu_tanh": p.GELU_TANH, "gelu": p.GELU_ERF}
+REDUNDANT_ROWS = 4
+
+
+def kv_cache_bytes(config: Any, num_pages: int) -> int:
+    """Bytes of the cache: float32 keys and values of `num_pages` pages of 32 positions."""
+    per_position = config.num_key_value_heads * (config.head_dim + padded(config.head_dim, 16)) * 4
+    return int(config.num_hidden_layers * num_pages * PAGE_SIZE * per_position)
+
+
+class CpuRunner:
+    """Runs a checkpoint on this machine's processor; implements `boli.engine.batch.Runner`.
+
+    Args:
+        checkpoint: The open model. It may be closed afterwards.
+        ledger: Every buffer is entered here before it is allocated.
+        num_pages: Pages of the KV cache, of 32 positions each.
+        max_sequences: How many rows a page table may have.
+        max_rows: How many tokens a step may have.
+        threads: How many threads share a step.
+        context: How many positions a sequence may have.
+        progress: Told, in a line, what takes long.
+
+    Raises:
+        OutOfMemory: a buffer does not fit.
+        NumericError: a norm or a bias holds NaN.
+    """
+
+    page_size = PAGE_SIZE
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        ledger: Ledger,
+        num_pages: int,
+        max_sequences: int,
+        max_rows: int,
+        threads: int,
+        context: int,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self.blueprint = checkpoint.blueprint
+        self.num_pages, self.max_rows, self.max_sequences = num_pages, max_rows, max_sequences
+        self.threads, self.context = threads, context
+        self._ledger = ledger
+        self._keep: list[npt.NDArray[Any]] = []
+        self._matrices: list[PackedMatrix] = []
+        self._header = self._table(p.HEADER_WORDS)
+        packer = Packer(checkpoint, ledger, threads)
+        self._plan_weights(packer)
+        self._plan_cache()
+        self._plan_workspace()
+        entry = self._compile(progress)
+        packer.run()
+        control = self._allocate("workspace", control_bytes(threads) // 8, np.int64)
+        self._set(p.CONTROL, control)
+        self._team = Team(entry, control.ctypes.data, self._header.ctypes.data, threads)
+        self._logits = np.empty((0, 0), np.float32)
+        # Threads must end before the memory that they look at goes away, also at exit.
+        self._finalizer = weakref.finalize(self, Team.close, self._team)
+
+    def forward(self, batch: Batch) -> Float32:
+        """Runs one step; see `Runner.forward`."""
+        rows, outputs = len(batch.token_ids), len(batch.logits_rows)
+        if not 0 < rows <= self.max_rows:
+            raise ValueError(f"a step has 1 to {self.max_rows} rows, not {rows}")
+        vocabulary = self.blueprint.config.vocab_size
+        # The compiled code trusts its tables: whatever indexes memory is checked here.
+        _check("token id", batch.token_ids, vocabulary)
+        _check("position", batch.positions, self.context)
+        _check("sequence", batch.sequence_of_row, len(batch.page_tables))
+        _check("logits row", batch.logits_rows, rows)
+        last_pages = batch.positions // PAGE_SIZE
+        _check("page number", last_pages, batch.page_tables.shape[1])
+        reach = np.zeros(len(batch.page_tables), np.int64)
+        np.maximum.at(reach, batch.sequence_of_row, last_pages + 1)
+        used = np.arange(batch.page_tables.shape[1]) < reach[:, None]
+        _check("page", batch.page_tables[used], self.num_pages)
+        arrays = [
+            np.ascontiguousarray(a, np.int32)
+            for a in (
+                batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows
+            )
+        ]  # fmt: skip
+        fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
+        for field, array in zip(fields, arrays, strict=True):
+            self._set(field, array)
+        self._set(p.ROWS, rows)
+        self._set(p.OUTPUTS, outputs)
+        self._set(p.MAX_PAGES, batch.page_tables.shape[1])
+        self._grow_logits(outputs)
+        self._team.run()
+        return self._logits[:outputs, :vocabulary]
+
+    def close(self) -> None:
+        """Ends the threads and lets go of weights and cache."""
+        self._finalizer()
+        self._keep.clear()
+        self._matrices.clear()
+
+    # --- building the plan ------------------------------------------------------------------------
+
+    def _plan_weights(self, packer: Packer) -> None:
+        config, find = self.blueprint.config, self.blueprint.find
+        embedding, head = find("embedding"), find("head")
+        assert embedding is not None and head is not None, "every blueprint has both"
+        self._embedding = self._add(packer.matrix(embedding))
+        self._head = self._add(packer.matrix(head))
+        position = find("position_embedding")
+        self._position = None if position is None else self._add(packer.matrix(position))
+        for field, role in ((p.FINAL_NORM, "final_norm"), (p.FINAL_NORM_BIAS, "final_norm_bias")):
+            values = packer.find(role)  # type: ignore[arg-type]
+            self._set(field, None if values is None else self._hold(values))
+        self._layers = self._table(config.num_hidden_layers, p.LAYER_WORDS)
+        self._layer_matrices = [self._plan_layer(packer, n) for n in range(config.num_hidden_layers)]
+        values = {
+            p.THREADS: self.threads,
+            p.LAYERS: config.num_hidden_layers,
+            p.LAYER_STRIDE: p.LAYER_WORDS * p.WORD,
+            p.HIDDEN: config.hidden_size,
+            p.HEADS: config.num_attention_heads,
+            p.KV_HEADS: config.num_key_value_heads,
+            p.HEAD_DIM: config.head_dim,
+            p.HEAD_PADDED: padded(config.head_dim, 16),
+            p.ATTENTION_SCALE: _bits(config.attention_scale),
+            p.PAGE_SIZE: PAGE_SIZE,
+            p.LAYER_NORM: int(config.norm == "layer"),
+            p.NORM_EPS: _bits(config.norm_eps),
+            p.ACTIVATION: ACTIVATIONS[config.activation],
+            p.GATED: int(config.gated_mlp),
+            p.QK_NORM: int(config.qk_norm),
+            p.POST_NORMS: int(config.post_norms),
+            p.EMBEDDING_SCALE: _bits(config.embedding_scale),
+        }
+        for field, value in values.items():
+            self._set(field, value)
+        self._set(p.LAYER_TABLE, self._layers)
+
+    def _plan_layer(self, packer: Packer, layer: int) -> dict[int, int]:
+        """One layer's vectors and small numbers; returns the index of each of its matrices."""
+        config, find = self.blueprint.config, self.blueprint.find
+        row = self._layers[layer]
+        vectors = (
+            (p.ATTENTION_NORM, "attention_norm"), (p.ATTENTION_NORM_BIAS, "attention_norm_bias"),
+            (p.Q_NORM, "q_norm"), (p.K_NORM, "k_norm"), (p.POST_ATTENTION_NORM, "post_attention_norm"),
+            (p.MLP_NORM, "mlp_norm"), (p.MLP_NORM_BIAS, "mlp_norm_bias"), (p.POST_MLP_NORM, "post_mlp_norm"),
+        )  # fmt: skip
+        for field, role in vectors:
+            values = packer.find(role, layer)  # type: ignore[arg-type]
+            row[field // p.WORD] = 0 if values is None else self._hold(values).ctypes.data
+        row[p.WINDOW // p.WORD] = config.window_of(layer) or 0
+        rope = config.rope_of(layer)
+        if rope is not None:
+            row[p.ROPE_HALF // p.WORD] = rope.dim // 2
+            row[p.ROPE_TABLE // p.WORD] = self._rope(rope.inverse_frequencies).ctypes.data
+        matrices: dict[int, int] = {}
+        sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+        ends = np.cumsum(sizes) * config.head_dim
+        qkv = find("qkv", layer)
+        for index, (field, role) in enumerate(((p.Q, "q"), (p.K, "k"), (p.V, "v"))):
+            part = (int(ends[index] - sizes[index] * config.head_dim), int(ends[index]))
+            weight = qkv or find(role, layer)  # type: ignore[arg-type]
+            bias = find("qkv_bias", layer) if qkv else find(f"{role}_bias", layer)  # type: ignore[arg-type]
+            assert weight is not None, "every layer has queries, keys and values"
+            matrices[field] = self._add(packer.matrix(weight, bias, part if qkv else None))
+        for field, role in ((p.O, "o"), (p.GATE, "gate"), (p.UP_MATRIX, "up"), (p.DOWN, "down")):
+            weight = find(role, layer)  # type: ignore[arg-type]
+            if weight is not None:
+                matrices[field] = self._add(packer.matrix(weight, find(f"{role}_bias", layer)))  # type: ignore[arg-type]
+        integer = {field: self._matrices[index].is_int for field, index in matrices.items()}
+        row[p.QKV_INT // p.WORD] = integer[p.Q] or integer[p.K] or integer[p.V]
+        row[p.O_INT // p.WORD] = integer[p.O]
+        row[p.MLP_INT // p.WORD] = integer.get(p.GATE, 0) or integer[p.UP_MATRIX]
+        row[p.DOWN_INT // p.WORD] = integer[p.DOWN]
+        return matrices
+
+    def _plan_cache(self) -> None:
+        config = self.blueprint.config
+        size = kv_cache_bytes(config, self.num_pages)
+        page = size // (config.num_hidden_layers * self.num_pages)
+        self._set(p.KV_CACHE, self._allocate("kv_cache", size // 4, np.float32, zero=False))
+        self._set(p.PAGE_STRIDE, page)
+        self._set(p.LAYER_KV_STRIDE, page * self.num_pages)
+
+    def _plan_workspace(self) -> None:
+        """Activations of a step. All of it starts as zeros, and padding stays zero."""
+        config = self.blueprint.config
+        hidden = padded(config.hidden_size, 32)
+        q, kv = (
+            padded(heads * config.head_dim, 32) for heads in (config.num_attention_heads, config.num_key_value_heads)
+        )
+        mlp = padded(config.intermediate_size, 32)
+        widest = max(hidden, q, mlp)
+        quants = padded(widest + widest // 32 * 36, 64)
+        buffers = (
+            (p.X, p.X_STRIDE, hidden), (p.NORMED, p.NORMED_STRIDE, hidden), (p.QKV, p.QKV_STRIDE, q + 2 * kv),
+            (p.ATTENTION, p.ATTENTION_STRIDE, q), (p.MLP, p.MLP_STRIDE, mlp), (p.UP, p.MLP_STRIDE, mlp),
+            (p.BRANCH, p.X_STRIDE, hidden), (p.QUANTS, p.QUANTS_STRIDE, quants // 4),
+        )  # fmt: skip
+        for place, stride, floats in buffers:
+            self._set(place, self._allocate("workspace", self.max_rows * floats, np.float32))
+            self._set(stride, floats * 4)
+        self._set(p.K_OFFSET, q * 4)
+        self._set(p.V_OFFSET, (q + kv) * 4)
+        private = REDUNDANT_ROWS * (hidden + quants // 4)
+        scratch = padded(PAGE_SIZE + max(padded(config.head_dim, 32), hidden), 32)
+        for place, stride, floats in (
+            (p.PRIVATE, p.PRIVATE_STRIDE, private),
+            (p.SCRATCH, p.SCRATCH_STRIDE, scratch),
+        ):
+            self._set(place, self._allocate("workspace", self.threads * floats, np.float32))
+            self._set(stride, floats * 4)
+
+    def _compile(self, progress: Callable[[str], None] | None) -> compiler.Function:
+        """Gets the machine code of what this model needs, and writes it into the tables."""
+
+        def step() -> Callable[..., Any]:
+            from boli.cpu import step as module  # noqa: PLC0415  imports Numba
+
+            return module.entry
+
+        units = {unit.name: unit for unit in (project_unit(m.layout) for m in self._matrices)}
+        for index in (self._embedding, self._position):
+            if index is not None:
+                unit = look_up_unit(self._matrices[index].layout)
+                units[unit.name] = unit
+        units["step"] = compiler.Unit("step", 4, step)
+        functions = dict(zip(units, compiler.load(list(units.values()), progress), strict=True))
+        addresses = {name: function.address for name, function in functions.items()}
+        table = self._table(len(self._matrices), p.MATRIX_WORDS)
+        for matrix, row in zip(self._matrices, table, strict=True):
+            matrix.describe(row, addresses)
+        for layer, matrices in enumerate(self._layer_matrices):
+            for field, index in matrices.items():
+                self._layers[layer, field // p.WORD] = table[index].ctypes.data
+        self._set(p.EMBEDDING, table[self._embedding].ctypes.data)
+        self._set(p.HEAD, table[self._head].ctypes.data)
+        self._set(p.HEAD_INT, self._matrices[self._head].is_int)
+        if self._position is not None:
+            self._set(p.POSITION_EMBEDDING, table[self._position].ctypes.data)
+        return functions["step"]
+
+    # --- small things -----------------------------------------------------------------------------
+
+    def _add(self, matrix: PackedMatrix) -> int:
+        self._matrices.append(matrix)
+        return len(self._matrices) - 1
+
+    def _rope(self, frequencies: tuple[float, ...]) -> npt.NDArray[np.float32]:
+        """One table for all layers with the same frequencies."""
+        tables: dict[tuple[float, ...], npt.NDArray[np.float32]] = self.__dict__.setdefault("_tables", {})
+        if frequencies not in tables:
+            self._ledger.enter("workspace", self.context * len(frequencies) * 8, "RoPE table")
+            tables[frequencies] = self._hold(rope_table(frequencies, self.context))
+        return tables[frequencies]
+
+    def _table(self, *shape: int) -> Words:
+        return self._hold(np.zeros(shape, np.int64))
+
+    def _allocate(self, category: str, count: int, dtype: Any, *, zero: bool = True) -> npt.NDArray[Any]:
+        return self._hold(self._ledger.allocate(category, count, dtype, zero=zero))
+
+    def _hold(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Keeps an array alive whose address is in a table."""
+        self._keep.append(array)
+        return array
+
+    def _set(self, field: int, value: int | npt.NDArray[Any] | None) -> None:
+        if isinstance(value, np.ndarray):
+            value = value.ctypes.data  # the caller keeps the array alive
+        self._header[field // p.WORD] = value or 0
+
+    def _grow_logits(self, outputs: int) -> None:
+        if outputs > len(self._logits):
+            width = padded(self.blueprint.config.vocab_size, 16)
+            if len(self._logits):
+                self._ledger.leave("workspace", self._logits.nbytes)
+            self._logits = self._ledger.allocate("workspace", (outputs, width), np.float32, "logits")
+            self._set(p.LOGITS, self._logits)
+            self._set(p.LOGITS_STRIDE, width * 4)
+
+
+def _bits(value: float) -> int:
+    """A float32's bits as an integer, to be put into a table."""
+    return int(np.float32(value).view(np.uint32))
+
+
+def _check(what: str, values: npt.NDArray[np.int32], end: int) -> None:
+    if len(values) and not (0 <= values.min() and values.max() < end):
+        raise ValueError(f"{what} outside 0 … {end - 1}")

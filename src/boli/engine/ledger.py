@@ -1,0 +1,178 @@
+"""The books: every large buffer is entered by category before it is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from boli.errors import OutOfMemory
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+_STATM = Path("/proc/self/statm")  # Linux
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class Ledger:
+    """Bytes by category. Safe to use from many threads.
+
+    Categories are `weights/<FORMAT>`, `kv_cache`, `workspace`, `text` and `runtime`; a `/` divides
+    a category into parts.
+
+    Args:
+        available: How many bytes the machine can still give; `boli.machine.memory_available` if
+            left out.
+    """
+
+    def __init__(self, available: Callable[[], int] | None = None) -> None:
+        self._available = available
+        self._lock = threading.Lock()
+        self._totals: dict[str, int] = {}
+        self._entered = 0
+        self._private_at_start = _private_bytes()
+
+    def enter(self, category: str, nbytes: int, name: str = "") -> None:
+        """Enters bytes that are about to be allocated.
+
+        Args:
+            category: Where they belong.
+            nbytes: How many.
+            name: What they are for, in words; used in the error.
+
+        Raises:
+            OutOfMemory: The machine does not have them. Nothing was entered.
+        """
+        with self._lock:
+            free = self._free()
+            if nbytes > free:
+                raise OutOfMemory(
+                    f"{name or category} needs {readable(nbytes)}, but {readable(max(free, 0))} are free",
+                    cause="memory that the machine or its container can still give, less what is promised "
+                    "to buffers that are not filled yet",
+                    remedy="close other programs, choose a smaller context or a smaller model",
+                )
+            self._add(category, nbytes)
+            self._entered += nbytes
+
+    def leave(self, category: str, nbytes: int) -> None:
+        """Takes out bytes that were freed.
+
+        Raises:
+            ValueError: The category does not hold so many.
+        """
+        with self._lock:
+            if nbytes > self._totals.get(category, 0):
+                raise ValueError(f"{category} holds {self._totals.get(category, 0)} bytes, not {nbytes}")
+            self._add(category, -nbytes)
+            self._entered -= nbytes
+
+    def record(self, category: str, nbytes: int) -> None:
+        """Enters bytes that are already in use, such as the interpreter's: no check, no promise."""
+        with self._lock:
+            self._add(category, nbytes)
+
+    def allocate(
+        self,
+        category: str,
+        shape: int | tuple[int, ...],
+        dtype: type[Scalar],
+        name: str = "",
+        *,
+        zero: bool = False,
+    ) -> npt.NDArray[Scalar]:
+        """Enters an array and allocates it, aligned to 64 bytes.
+
+        The system hands out the memory of a large array only when it is first written to, so a big
+        cache that stays empty costs nothing. Up to 63 bytes of alignment are not in the books.
+
+        Raises:
+            OutOfMemory: The machine does not have the bytes.
+        """
+        shape = (shape,) if isinstance(shape, int) else shape
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        self.enter(category, nbytes, name)
+        try:
+            make = np.zeros if zero else np.empty
+            raw = make(nbytes + ALIGNMENT - 1, np.uint8)
+        except MemoryError as error:
+            self.leave(category, nbytes)
+            raise OutOfMemory(
+                f"{name or category} needs {readable(nbytes)}, and the system refused them",
+                cause="a limit on the process's address space (ulimit -v), or strict accounting of memory",
+                remedy="raise the limit, or choose a smaller context or model",
+            ) from error
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+    def totals(self) -> dict[str, int]:
+        """Bytes of each category that is not empty, in order of name."""
+        with self._lock:
+            return {category: self._totals[category] for category in sorted(self._totals)}
+
+    @property
+    def total(self) -> int:
+        """Bytes of all categories together."""
+        with self._lock:
+            return sum(self._totals.values())
+
+    def resident_bytes(self) -> int:
+        """Bytes of the whole process that are in memory now; see the module's function."""
+        return resident_bytes()
+
+    def _add(self, category: str, nbytes: int) -> None:
+        left = self._totals.get(category, 0) + nbytes
+        if left:
+            self._totals[category] = left
+        else:
+            self._totals.pop(category, None)
+
+    def _free(self) -> int:
+        """What the machine can give, less what was entered but not touched yet."""
+        if self._available is None:
+            from boli.machine import memory_available  # noqa: PLC0415  # not needed where one is given
+
+            self._available = memory_available
+        touched = max(0, _private_bytes() - self._private_at_start)
+        return self._available() - max(0, self._entered - touched)
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory now; on macOS the most there ever were."""
+    if _STATM.exists():
+        return _statm()[1] * os.sysconf("SC_PAGE_SIZE")
+    import resource  # noqa: PLC0415  # not on every platform
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def readable(nbytes: int) -> str:
+    """A number of bytes for people, in powers of 1000: `93.1 MB`."""
+    value = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000.0:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000.0
+    return f"{value:.1f} TB"
+
+
+def _private_bytes() -> int:
+    """Resident bytes that are not backed by files; all resident ones where that is not known."""
+    if _STATM.exists():
+        fields = _statm()
+        return (fields[1] - fields[2]) * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes()
+
+
+def _statm() -> list[int]:
+    """Sizes in pages: of the address space, of what is resident, of what of that belongs to files, ..."""
+    return [int(field) for field in _STATM.read_text().split()]

@@ -1,0 +1,232 @@
+"""Models from the Hugging Face hub, fetched by its own library into its own cache.
+
+The library brings the transfer (mirrors by `HF_ENDPOINT`, `HF_TOKEN`, xet, proxies) and the layout of the cache.
+boli adds what it does not do: it lists the files first, takes only those it needs, never a pickle, pins one commit
+for all of them, checks room and every hash, and moves the branch's ref only when all files are there, so that a
+download that was cut short is never taken for a whole model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from boli.errors import (
+    BoliError,
+    IntegrityError,
+    MissingExtra,
+    ModelNotFound,
+    NetworkError,
+    SourceError,
+)
+from boli.sources import hub_cache, storage
+from boli.sources.hub_files import RemoteFile, choose_gguf, select
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from boli.sources.names import HubName
+    from boli.sources.progress import Progress
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LIST_SECONDS = 10.0
+_GGUF = ".gguf"
+T = TypeVar("T")
+
+
+def fetch(name: HubName, progress: Progress) -> Path:
+    """Download what `name` means into the Hugging Face cache; what is there already is not fetched again.
+
+    Returns:
+        The snapshot's folder, or the `.gguf` in it.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        ModelNotFound, UnsafeFile, UsageError, UnsupportedModel: By what the repository holds.
+        NetworkError: No connection, offline mode, or a refusal (gated and private models).
+        IntegrityError: A file is not what the hub's list promised; it was removed.
+        StorageError: No room, or no right to write.
+    """
+    try:
+        import huggingface_hub as library
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name} comes from the Hugging Face hub, and huggingface_hub is not installed",
+            remedy="pip install 'boli[hub]'",
+        ) from error
+    commit, files = _list(library, name)
+    folder = hub_cache.repo_folder("hf", name.repo)
+    snapshot = folder / "snapshots" / commit
+    missing = [file for file in files if not (snapshot / file.path).is_file()]
+    sizes = [file.nbytes for file in missing]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    with storage.storage_errors(folder):
+        storage.check_room(folder, total or 0)
+        progress.start(str(name), total)
+        try:
+            for file in missing:
+                _fetch_file(library, name, commit, file, folder, progress)
+        finally:
+            progress.finish()
+        if name.revision != commit:
+            _write_ref(folder, name.revision or hub_cache.DEFAULT_REVISION["hf"], commit)
+    if files[0].path.endswith(_GGUF):
+        return snapshot / choose_gguf(name, [file.path for file in files], {})
+    return snapshot
+
+
+def _list(library: Any, name: HubName) -> tuple[str, list[RemoteFile]]:
+    """The commit that the revision means now, and the files to fetch of it."""
+
+    def ask() -> Any:
+        return library.HfApi(library_name="boli").model_info(
+            name.repo, revision=name.revision, files_metadata=True, timeout=_LIST_SECONDS
+        )
+
+    info = _explained(name, ask)
+    commit = info.sha
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise IntegrityError(f"the hub names no commit for {name}", remedy="check HF_ENDPOINT: it may be no such hub")
+    listing = []
+    for entry in info.siblings or []:
+        lfs = entry.lfs
+        size = lfs.size if lfs is not None and lfs.size is not None else entry.size
+        digest = lfs.sha256 if lfs is not None else None
+        listing.append(RemoteFile(str(entry.rfilename), size, digest, None if lfs is not None else entry.blob_id))
+    return commit, select(name, listing)
+
+
+def _fetch_file(
+    library: Any, name: HubName, commit: str, file: RemoteFile, folder: Path, progress: Progress
+) -> None:
+    def download() -> Path:
+        bar = _bar_for(progress)
+        return Path(
+            library.hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
+        )
+
+    path = _explained(name, download)
+    expected = folder / "snapshots" / commit / file.path
+    if Path(os.path.abspath(path)) != Path(os.path.abspath(expected)):  # noqa: PTH100 - links are the layout
+        raise SourceError(f"{name} was put where it was not expected", cause=str(path), remedy="set HF_HUB_CACHE")
+    _check(file, path, folder)
+
+
+def _check(file: RemoteFile, path: Path, folder: Path) -> None:
+    """Compare a file that has come with the hub's list; remove it from the cache if it differs."""
+    import hashlib
+
+    nbytes = path.stat().st_size
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
+    try:
+        if file.nbytes is not None and nbytes != file.nbytes:
+            raise IntegrityError(
+                f"{file.path} is not what the hub promised",
+                cause=f"it has {nbytes} bytes, listed were {file.nbytes}; it was removed",
+                remedy="try again; if it happens again, use another mirror (HF_ENDPOINT)",
+            )
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        if (promised := file.sha256 or file.git_sha1) is not None:
+            storage.check_digest(file.path, promised, digest.hexdigest())
+    except BaseException:
+        blob = path.resolve()
+        path.unlink()
+        if blob.is_relative_to((folder / "blobs").resolve()):
+            blob.unlink(missing_ok=True)
+        raise
+
+
+def _write_ref(folder: Path, revision: str, commit: str) -> None:
+    """Note in the cache which commit a branch or tag is, in one step, as the library itself does."""
+    path = folder / "refs" / revision
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii") as sink:
+        sink.write(commit)
+    Path(sink.name).replace(path)
+
+
+def _explained(name: HubName, action: Callable[[], T]) -> T:
+    """Run something of the library; its errors come out as ours."""
+    try:
+        return action()
+    except BoliError:
+        raise
+    except Exception as error:
+        raise _explain(name, error) from error
+
+
+def _explain(name: HubName, error: Exception) -> BoliError:
+    from huggingface_hub import constants, errors
+
+    where = constants.ENDPOINT
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for link in chain:
+        if isinstance(link, OSError) and (full := storage.explain(link, hub_cache.root("hf"))) is not None:
+            return full
+    said = " ".join(str(error).split())[:300]
+    if any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
+        return NetworkError(
+            f"{name} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it",
+            remedy="unset HF_HUB_OFFLINE, or fetch the model once with a network",
+        )
+    if any(isinstance(link, errors.GatedRepoError) for link in chain):
+        return NetworkError(
+            f"{name} is gated: its owner wants you to accept terms first",
+            cause=said,
+            remedy=f"accept them at {where}/{name.repo}, then set HF_TOKEN to a token of that account",
+        )
+    if any(isinstance(link, errors.RepositoryNotFoundError) for link in chain):
+        return ModelNotFound(
+            f"{where} has no model {name.repo}, or does not show it to you",
+            cause=said,
+            remedy="check the spelling; for a private model set HF_TOKEN",
+        )
+    if any(isinstance(link, errors.RevisionNotFoundError) for link in chain):
+        return ModelNotFound(f"{name.repo} has no revision {name.revision}", cause=said, remedy="check the spelling")
+    status = next((link.response.status_code for link in chain if isinstance(link, errors.HfHubHTTPError)), None)
+    if status in (401, 403):
+        return NetworkError(
+            f"{where} refused to give {name}", cause=said, remedy="check HF_TOKEN, and the terms on the model's page"
+        )
+    if "Consistency check failed" in said:
+        return IntegrityError(f"a file of {name} came with a wrong length", cause=said, remedy="try again")
+    return NetworkError(
+        f"could not fetch {name} from {where}",
+        cause=f"{type(error).__name__}: {said}",
+        remedy="check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror that you can reach",
+    )
+
+
+def _bar_for(progress: Progress) -> type:
+    """A class that the library takes for tqdm and that tells `progress`."""
+
+    class Bar:
+        def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
+            if initial:
+                progress.advance(initial)
+
+        def update(self, n: float | None = 1) -> None:
+            progress.advance(int(n or 0))
+
+        def close(self) -> None:
+            """The whole model has one bar, and it ends elsewhere."""
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            self.close()
+
+    return Bar

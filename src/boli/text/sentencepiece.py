@@ -1,0 +1,165 @@
+"""SentencePiece's BPE: merges ranked by the score of their result, with bytes for what the vocabulary lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from boli.text.merging import merge_pairs
+
+SPACE = "▁"
+"""U+2581, how SentencePiece spells a space."""
+_CACHED_WORDS = 1 << 15
+_LONGEST_CACHED_WORD = 64
+
+
+class SentencePieceBPE:
+    """Encodes ordinary text (no control or user-defined tokens) with a scored vocabulary.
+
+    Args:
+        ids: The id of each entry that merging may produce: normal, user-defined and unused ones.
+        scores: The score of each id; the higher, the earlier it is merged.
+        unused: Ids that merging passes through but that are taken apart again in the result.
+        byte_ids: The ids of the 256 byte tokens, or None where the vocabulary has none.
+        unknown_id: Stands for what has neither an entry nor byte tokens.
+        add_space_prefix: Put a space before the text, as Llama 1 and 2 do.
+        remove_extra_whitespaces: Make one space of each run, and none of those at the ends.
+
+    Source:
+        Kudo and Richardson 2018 (arXiv:1808.06226), and the behaviour of the sentencepiece package, which the
+        tests compare with.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        scores: Sequence[float],
+        *,
+        unused: frozenset[int],
+        byte_ids: Sequence[int] | None,
+        unknown_id: int,
+        add_space_prefix: bool,
+        remove_extra_whitespaces: bool,
+    ) -> None:
+        self._ids = ids
+        self._scores = scores
+        self._unused = unused
+        self._byte_ids = byte_ids
+        self._unknown_id = unknown_id
+        self._add_space_prefix = add_space_prefix
+        self._remove_extra_whitespaces = remove_extra_whitespaces
+        self._cut = _word_boundary(ids)
+        self._cache: dict[str, tuple[list[int], list[int]]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return [token for token, _ in self._tokens(self._normalize(text)[0])]
+
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """`(id, start, end)` of each token; bytes of one character share its span, an added space has none."""
+        normal, origins = self._normalize(text)
+        spans = []
+        position = 0
+        for token, length in self._tokens(normal):
+            start = origins[position]
+            if length:
+                position += length
+            elif spans:
+                start = spans[-1][1]  # a further byte of the character before
+            spans.append((token, start, origins[position]))
+        return spans
+
+    def _normalize(self, text: str) -> tuple[str, Sequence[int]]:
+        """The text with spaces spelt out, and the source position of each of its borders."""
+        origins: Sequence[int] = range(len(text) + 1)
+        if self._remove_extra_whitespaces:
+            # A space stays if it follows something else and something else is still to come.
+            kept = [
+                index
+                for index, character in enumerate(text)
+                if character != " " or (index > 0 and text[index - 1] != " ")
+            ]
+            if kept and text[kept[-1]] == " ":
+                kept.pop()
+            origins = [*kept, len(text)]
+            text = "".join(text[index] for index in kept)
+        if self._add_space_prefix and text:
+            text = " " + text
+            origins = [0, *origins]
+        return text.replace(" ", SPACE), origins
+
+    def _tokens(self, normal: str) -> list[tuple[int, int]]:
+        """Each token with the number of characters it takes; all but the first byte of a character take none."""
+        tokens: list[tuple[int, int]] = []
+        for word in self._cut.split(normal) if self._cut else [normal]:
+            ids, lengths = self._word(word)
+            for token, length in zip(ids, lengths, strict=True):
+                if token == self._unknown_id and tokens and tokens[-1][0] == token:
+                    tokens[-1] = token, tokens[-1][1] + length  # a run of unknown characters is one token
+                else:
+                    tokens.append((token, length))
+        return tokens
+
+    def _word(self, word: str) -> tuple[list[int], list[int]]:
+        known = self._cache.get(word)
+        if known is not None:
+            return known
+        ids: list[int] = []
+        lengths: list[int] = []
+        for part in self._segment(word):
+            token = self._ids.get(part)
+            if token is not None:
+                ids.append(token)
+                lengths.append(len(part))
+            elif self._byte_ids is None:
+                ids.append(self._unknown_id)
+                lengths.append(len(part))
+            else:
+                encoded = part.encode()
+                ids += [self._byte_ids[byte] for byte in encoded]
+                lengths += [len(part)] + [0] * (len(encoded) - 1)
+        if len(word) <= _LONGEST_CACHED_WORD:
+            if len(self._cache) >= _CACHED_WORDS:
+                self._cache.clear()
+            self._cache[word] = ids, lengths
+        return ids, lengths
+
+    def _segment(self, word: str) -> list[str]:
+        """Merge a word, and take unused entries apart again into the two parts they were last merged from."""
+        halves: dict[str, tuple[str, str]] = {}
+
+        def rank(left: str, right: str) -> float | None:
+            whole = left + right
+            token = self._ids.get(whole)
+            if token is None:
+                return None
+            if token in self._unused:
+                halves[whole] = left, right
+            return -self._scores[token]
+
+        merged = merge_pairs(word, rank)
+        if not halves:
+            return merged
+        parts: list[str] = []
+        pending = merged[::-1]
+        while pending:
+            part = pending.pop()
+            if self._ids.get(part) in self._unused and part in halves:
+                pending += reversed(halves[part])
+            else:
+                parts.append(part)
+        return parts
+
+
+def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str] | None:
+    """A pattern of the places where a text may be cut without changing its tokens.
+
+    A merge across "…x▁…" would need an entry that holds "x▁". Where no entry does, the text can be cut between
+    x and ▁, and the parts be merged, and remembered, on their own. Nearly all vocabularies allow it after nearly
+    all characters, because they were trained on words.
+    """
+    joined = {pair[0] for pair in re.findall(f"[^{SPACE}\0]{SPACE}", "\0".join(ids))}
+    joined.add(SPACE)
+    if "\0" in joined:
+        return None
+    return re.compile(f"(?<=[^{''.join(map(re.escape, sorted(joined)))}])(?={SPACE})")
