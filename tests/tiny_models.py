@@ -19,6 +19,9 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)  # these models are too small to share
+
 VOCAB = 300
 COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -42,14 +45,14 @@ class Tiny:
     name: str
     kind: str  # prefix of the classes in transformers
     settings: dict[str, Any]
-    gguf_architecture: str
+    gguf_architecture: str | None  # None: GGUF cannot say all that the model is
     seed: int = 0
 
     def __str__(self) -> str:
         return self.name
 
 
-def _tiny(name: str, kind: str, gguf_architecture: str, **settings: Any) -> Tiny:
+def _tiny(name: str, kind: str, gguf_architecture: str | None, **settings: Any) -> Tiny:
     return Tiny(name, kind, {**COMMON, **settings}, gguf_architecture)
 
 
@@ -80,7 +83,7 @@ TINY: dict[str, Tiny] = {
         _tiny(
             "qwen2-window",
             "Qwen2",
-            "qwen2",
+            None,
             num_hidden_layers=3,
             use_sliding_window=True,
             sliding_window=8,
@@ -159,20 +162,37 @@ def _with_random_weights(config: Any, kind: str, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            center, spread = _spread(name, parameter.ndim, gemma="Gemma3" in kind)
+            center, spread = _spread(name, parameter.shape, gemma="Gemma3" in kind)
             parameter.normal_(center, spread, generator=generator)
     return model
 
 
-def _spread(name: str, dimensions: int, *, gemma: bool) -> tuple[float, float]:
-    """Mean and standard deviation of a weight's random numbers."""
-    embedding = "embed_tokens" in name or "wte" in name
-    if gemma and embedding:
-        return 0.0, 0.05  # it is scaled up, and a tied head must not just repeat the last token
-    if gemma and name == "model.norm.weight":
-        return 6.0, 1.0  # brings the logits apart again
-    if dimensions == 2:
-        return 0.0, 0.3 if embedding else 0.25
+def _spread(name: str, shape: Sequence[int], *, gemma: bool) -> tuple[float, float]:
+    """Mean and standard deviation of a weight's random numbers.
+
+    Chosen so that greedy text neither repeats itself soon (attention that looks back counts, and a
+    tied head does not just echo the last token) nor hangs on the last bits of a sum.
+    """
+    special = {
+        "transformer.wte.weight": (0.0, 0.15),
+        "transformer.wpe.weight": (0.0, 0.4),
+        "transformer.ln_f.weight": (2.0, 0.3),
+    }
+    if gemma:
+        special = {"model.embed_tokens.weight": (0.0, 0.03), "model.norm.weight": (10.0, 1.0)}
+        if "post_attention" in name:
+            return 1.5, 0.3
+        if "post_feedforward" in name:
+            return -0.5, 0.2
+        if "q_norm" in name or "k_norm" in name:
+            return 0.4, 0.2
+    if name in special:
+        return special[name]
+    if "embed_tokens" in name:
+        return 0.0, 0.3
+    if len(shape) == 2:
+        inputs = shape[0] if "c_" in name else shape[1]
+        return 0.0, (3.0 if "o_proj" in name or "attn.c_proj" in name else 1.7) / inputs**0.5
     if name.endswith("bias"):
         return 0.0, 0.3
     return (0.0 if gemma else 1.0), 0.2
@@ -194,6 +214,8 @@ def save_gguf(tiny: Tiny, path: Path, quantization: str = "F32", *, pad_vocab: i
         quantization: Type of the matrices, as far as their rows fit into its blocks (others are F16).
         pad_vocab: Rows of zeros added to the embedding.
     """
+    if tiny.gguf_architecture is None:
+        raise ValueError(f"GGUF cannot hold {tiny.name}")
     model = make(tiny)
     config = model.config
     writer = gguf.GGUFWriter(path, tiny.gguf_architecture)
@@ -261,6 +283,7 @@ def _write_tensor(
     pad_vocab: int,
 ) -> None:
     name, values = tensor
+    assert tiny.gguf_architecture is not None
     names = gguf.get_tensor_name_map(_MAP_KEYS[tiny.gguf_architecture], config.num_hidden_layers)
     stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
     assert stored is not None, name
@@ -282,6 +305,27 @@ def _write_tensor(
     if values.shape[1] % gguf.GGML_QUANT_SIZES[kind][0]:
         kind = gguf.GGMLQuantizationType.F16
     writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
+
+
+class Zoo:
+    """Tiny models in files, each written once when it is first asked for.
+
+    Args:
+        root: The folder to write to, such as `tmp_path_factory.mktemp("zoo")`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, tiny: Tiny) -> Path:
+        """The model as a folder with safetensors."""
+        path = self.root / tiny.name
+        return path if path.exists() else save_safetensors(tiny, path)
+
+    def gguf(self, tiny: Tiny, quantization: str = "F32") -> Path:
+        """The model as a GGUF file."""
+        path = self.root / f"{tiny.name}.{quantization}.gguf"
+        return path if path.exists() else save_gguf(tiny, path, quantization)
 
 
 def prompt(count: int, seed: int = 0) -> list[int]:

@@ -54,8 +54,8 @@ def from_hf_config(config: Mapping[str, object]) -> Blueprint:
         CorruptFile: A field is missing, of the wrong type or absurd.
     """
     fields = Fields(config, source="config.json")
-    named = fields.get("architectures")
-    if isinstance(named, Sequence) and not isinstance(named, str) and named:
+    named = fields.items("architectures", 1)
+    if named is not None:
         key, architecture = "architectures", str(named[0])
     else:
         key, model_type = "model_type", fields.word("model_type", "")

@@ -22,8 +22,8 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "num_attention_heads": (1, 4096),
     "num_key_value_heads": (1, 4096),
     "head_dim": (1, 4096),
-    "max_position_embeddings": (1, 2**30),
-    "sliding_window": (1, 2**30),
+    "max_position_embeddings": (1, 2**27),
+    "sliding_window": (1, 2**31 - 1),
     "layer_count": (0, 2**20),  # counts of layers that may exceed the number of layers
     "token_id": (-1, 2**31 - 1),  # -1 is how some files write "none"
     "norm_eps": (1e-12, 1e-1),

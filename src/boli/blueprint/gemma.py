@@ -103,9 +103,8 @@ def _ropes_from_hf(fields: Fields, dim: int) -> tuple[Rope, Rope]:
             rope.plain(full_theta, dim) if scaling is None else rope.from_settings(scaling, dim, full_theta)
         )
         return full, rope.plain(sliding_theta, dim)
-    for key in ("rope_type", "rope_theta", "factor"):
-        if parameters.get(key) is not None:
-            raise parameters.unsupported(key, "Gemma 3 has settings for full_attention and sliding_attention")
+    for key in parameters.values.keys() - {"full_attention", "sliding_attention"}:
+        raise parameters.unsupported(key, "Gemma 3 has settings for full_attention and sliding_attention")
     empty = Fields({}, source=parameters.source)
     full_settings = parameters.group("full_attention") or empty
     sliding_settings = parameters.group("sliding_attention") or empty
@@ -130,6 +129,9 @@ def from_gguf(
     scalar = float(head_dim)
     if layers == LAYERS_OF_27B:
         scalar = sizes["hidden_size"] / sizes["num_attention_heads"]
+    # Ollama's names for what llama.cpp calls rope.freq_base and rope.freq_base_swa.
+    full_theta = fields.number("rope.global.freq_base", "rope_theta", GLOBAL_THETA)
+    sliding_theta = fields.number("rope.local.freq_base", "rope_theta", LOCAL_THETA)
     config = Config(
         family="gemma3",
         **sizes,
@@ -139,8 +141,8 @@ def from_gguf(
         post_norms=True,
         layer_types=_layer_types_from_gguf(fields, layers),
         sliding_window=fields.integer("attention.sliding_window", "sliding_window"),
-        rope=rope.from_gguf(fields, head_dim, rope_freqs),
-        rope_sliding=rope.plain(fields.number("rope.freq_base_swa", "rope_theta", LOCAL_THETA), head_dim),
+        rope=rope.from_gguf(fields, head_dim, rope_freqs, default_theta=full_theta),
+        rope_sliding=rope.plain(fields.number("rope.freq_base_swa", "rope_theta", sliding_theta), head_dim),
         attention_scale=scalar**-0.5,
         embedding_scale=math.sqrt(sizes["hidden_size"]),
         tie_word_embeddings="output.weight" not in tensor_names,

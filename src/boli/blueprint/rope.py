@@ -15,6 +15,10 @@ from boli.blueprint.fields import BOUNDS, Fields
 from boli.errors import CorruptFile, UnsupportedModel
 
 DEFAULT_THETA = 10_000.0
+SETTINGS = {
+    "rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+    "original_max_position_embeddings", "partial_rotary_factor",
+}  # fmt: skip
 
 
 def plain(theta: float, dim: int) -> Rope:
@@ -67,9 +71,9 @@ def from_settings(settings: Fields, dim: int, default_theta: float, max_position
     """One object of `rope_parameters` or `rope_scaling`.
 
     Raises:
-        UnsupportedModel: A kind of scaling that boli does not run, by name.
+        UnsupportedModel: A kind of scaling, or a setting of it, that boli does not run, by name.
     """
-    settings.refuse({"partial_rotary_factor": (1,)})
+    settings.refuse({"partial_rotary_factor": (1,)} | dict.fromkeys(settings.values.keys() - SETTINGS, ()))
     theta = settings.number("rope_theta", "rope_theta", default_theta)
     kind = settings.word("rope_type", settings.word("type", "default"))
     if kind == "default":
@@ -97,9 +101,11 @@ def from_settings(settings: Fields, dim: int, default_theta: float, max_position
     )
 
 
-def from_gguf(fields: Fields, dim: int, divisors: Sequence[float] | None) -> Rope:
+def from_gguf(
+    fields: Fields, dim: int, divisors: Sequence[float] | None, *, default_theta: float = DEFAULT_THETA
+) -> Rope:
     """The rotary embedding of a GGUF file; `divisors` is its tensor `rope_freqs.weight`, if any."""
-    theta = fields.number("rope.freq_base", "rope_theta", DEFAULT_THETA)
+    theta = fields.number("rope.freq_base", "rope_theta", default_theta)
     fields.refuse({"rope.scaling.attn_factor": (0, 1), "rope.dimension_sections": ()})
     kind = fields.word("rope.scaling.type", "linear")
     factor = 1.0

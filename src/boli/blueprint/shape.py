@@ -175,7 +175,9 @@ def layer_types(fields: Fields, layers: int) -> tuple[LayerType, ...] | None:
 def _head_dim(fields: Fields, key: str, heads_key: str, hidden: int, heads: int) -> int:
     if fields.get(key) is None:
         fields.require(hidden % heads == 0, heads_key, f"a divisor of the hidden size, which is {hidden}")
-    return fields.integer(key, "head_dim", hidden // heads)
+    head_dim = fields.integer(key, "head_dim", hidden // heads)
+    fields.require(head_dim % 2 == 0, key, "an even number: rotary embeddings turn pairs")
+    return head_dim
 
 
 def _same_in_all_layers(

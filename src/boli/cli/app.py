@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from boli import __version__
-from boli.cli import chat, doctor, generate, models, tokenize
-from boli.cli.report import INTERRUPTED, READER_GONE, nearest, report
+from boli.cli.group import LazyGroup
+from boli.cli.report import INTERRUPTED, READER_GONE, report
 from boli.cli.terminal import prepare_streams, width
-from boli.errors import UsageError
 
 _HELP = """boli (玻璃, glass): an engine for large language models that you can see through.
 
@@ -28,36 +26,23 @@ Examples:
 """
 
 
-class _Commands(TyperGroup):
-    """A group of commands; one that does not exist is answered with the nearest that does."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
-            raise UsageError(
-                f"there is no command '{ctx.command_path} {cmd_name}'",
-                remedy=f"did you mean '{nearest(cmd_name, list(self.commands))}'? "
-                f"'{ctx.command_path} --help' shows all that there is",
-            )
-        return command
+class _Commands(LazyGroup):
+    summaries: ClassVar = {
+        "generate": "Continue a text.",
+        "chat": "Talk with a model.",
+        "tokenize": "Show how a text becomes tokens.",
+        "models": "List, fetch, show and remove models.",
+        "doctor": "Say what this machine has and what is missing.",
+    }
 
 
-def _application() -> typer.Typer:
-    """All commands, with plain help: drawing it with rich would take longer than the rest."""
-    application = typer.Typer(
-        cls=_Commands,
-        help=_HELP,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    application.callback(invoke_without_command=True)(_boli)
-    application.command(help=generate.HELP)(generate.generate)
-    application.command(help=chat.HELP)(chat.chat)
-    application.command(help=tokenize.HELP)(tokenize.tokenize)
-    application.add_typer(models.group(_Commands), name="models")
-    application.command(help=doctor.HELP)(doctor.doctor)
-    return application
+# Plain help: drawing it with rich would take longer than all the rest.
+_application = typer.Typer(
+    cls=_Commands,
+    help=_HELP,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -66,6 +51,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@_application.callback(invoke_without_command=True)
 def _boli(
     ctx: typer.Context,
     _version: Annotated[
@@ -108,10 +94,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    command = typer.main.get_command(_application())
+    command = typer.main.get_command(_application)
     columns = width(sys.stdout)
     # Typer's help is never narrower than 50 cells unless it is told to be.
-    settings = {"terminal_width": columns} if columns is not None and columns < 52 else {}
+    settings: dict[str, Any] = {}
+    if columns is not None and columns < 52:
+        settings["terminal_width"] = columns
     try:
         result = command.main(list(arguments), prog_name="boli", standalone_mode=False, **settings)
     except SystemExit as end:

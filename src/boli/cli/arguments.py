@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from boli.errors import PromptError
+
+if TYPE_CHECKING:
+    from boli.engine.params import SamplingOptions
 
 #: Bytes of text that are read from stdin at most; the longest context of any model is below it.
 STDIN_LIMIT = 16 * 1024 * 1024
@@ -54,7 +57,25 @@ Context = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Tokens of context, prompt included.", show_default="the model's"),
 ]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Show each token's log-probability and the N likeliest.", show_default="off"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def sampling(options: SamplingOptions) -> SamplingOptions:
+    """The sampling options, once they are found to make sense: before a model is loaded for them.
+
+    Raises:
+        SamplingError: A value is out of range, or contradicts another.
+    """
+    from boli.engine.params import SamplingParams  # noqa: PLC0415
+
+    SamplingParams.from_options(options)
+    return options
 
 
 def read_text(argument: str, *, keep_line_end: bool = False) -> str:
@@ -70,7 +91,7 @@ def read_text(argument: str, *, keep_line_end: bool = False) -> str:
     """
     if argument == "-":
         source = "stdin"
-        text = _decode(_read_stdin(), source)
+        text = decode(_read_stdin(), source)
         if not keep_line_end:
             text = text.removesuffix("\n").removesuffix("\r")
     else:
@@ -97,11 +118,16 @@ def _from_command_line(argument: str) -> str:
     try:
         argument.encode("utf-8")
     except UnicodeEncodeError:
-        return _decode(os.fsencode(argument), "the text")
+        return decode(os.fsencode(argument), "the text")
     return argument
 
 
-def _decode(data: bytes, source: str) -> str:
+def decode(data: bytes, source: str) -> str:
+    """Bytes from outside as text.
+
+    Raises:
+        PromptError: They are not UTF-8; says which byte it is that cannot be.
+    """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

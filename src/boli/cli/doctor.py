@@ -9,15 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
+import typer
+
 from boli import __version__
 from boli.cli.arguments import Json
 from boli.cli.table import Column, print_facts, print_table
 from boli.cli.terminal import human_bytes, print_json
 
-HELP = """Say what this machine has, and what is missing for which extra.
+HELP = """Say what this machine has and what is missing.
 
 Processor features that matter for speed, the cores and the memory that this process may use, the
-cache of compiled kernels, packages. Nothing is changed and nothing is fetched.
+cache of compiled kernels, packages, and what each extra lacks. Nothing is changed or fetched.
 
 \b
 Examples:
@@ -27,7 +29,8 @@ Examples:
 
 _FEATURES = {
     "x86": (
-        "avx2", "fma", "f16c", "avxvnni", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "amx-bf16",
+        "avx2", "fma", "f16c", "avxvnni",
+        "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "amx-bf16",
     ),
     "arm": ("neon", "dotprod", "i8mm", "bf16", "sve", "sve2"),
 }  # fmt: skip
@@ -68,6 +71,10 @@ class _Findings(TypedDict):
     extras: dict[str, dict[str, list[str]]]
 
 
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(help=HELP)
 def doctor(json: Json = False) -> None:
     """Looks at the machine and prints what it finds."""
     findings = _examine()

@@ -6,15 +6,17 @@ import sys
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from boli.cli.arguments import Json
+from boli.cli.group import Group
 from boli.cli.models_show import SHOW_HELP, show
 from boli.cli.progress import TerminalProgress
 from boli.cli.table import Column, print_table
 from boli.cli.terminal import human_bytes, note, print_json
 
-_HELP = """List the models on this machine and those with a short name; fetch, remove and look into them.
+_HELP = """List, fetch, show and remove models.
+
+Without a command: the models on this machine, and those that have a short name.
 
 \b
 Examples:
@@ -24,7 +26,9 @@ Examples:
   boli models rm gemma3-270m
 """
 
-_LIST_HELP = """List installed models, and the aliases that can be fetched. The same as 'boli models'.
+_LIST_HELP = """List what is here, and what can be fetched.
+
+The same as 'boli models'.
 
 \b
 Examples:
@@ -32,7 +36,7 @@ Examples:
   boli models list --json
 """
 
-_PULL_HELP = """Fetch a model, so that it is there when it is needed, offline too.
+_PULL_HELP = """Fetch a model, to have it offline too.
 
 A download that was interrupted continues where it stopped.
 
@@ -42,27 +46,25 @@ Examples:
   boli models pull hf:Qwen/Qwen3-0.6B
 """
 
-_RM_HELP = """Remove a fetched model from the disk. A folder or file of your own is never touched.
+_RM_HELP = """Remove a fetched model from the disk.
+
+A folder or a file of your own is never touched. The caches of Hugging Face and ModelScope are
+shared with other programs: what is removed there is gone for them too.
 
 \b
 Examples:
   boli models rm gemma3-270m
 """
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.", show_default=False)
+]
 
 
-def group(kind: type[TyperGroup]) -> typer.Typer:
-    """The commands of `boli models`, in a group of the given kind."""
-    application = typer.Typer(cls=kind, help=_HELP, rich_markup_mode=None)
-    application.callback(invoke_without_command=True)(_models)
-    application.command("list", help=_LIST_HELP)(list_models)
-    application.command(help=_PULL_HELP)(pull)
-    application.command(help=_RM_HELP)(rm)
-    application.command(help=SHOW_HELP)(show)
-    return application
+application = typer.Typer(cls=Group, help=_HELP, add_completion=False, rich_markup_mode=None)
 
 
+@application.callback(invoke_without_command=True)
 def _models(ctx: typer.Context, json: Json = False) -> None:
     if ctx.invoked_subcommand is None:
         list_models(json=json)
@@ -70,6 +72,7 @@ def _models(ctx: typer.Context, json: Json = False) -> None:
         raise typer.BadParameter("--json belongs behind the command: boli models COMMAND --json")
 
 
+@application.command("list", help=_LIST_HELP)
 def list_models(json: Json = False) -> None:
     """Prints the models that are here and the aliases that could be."""
     from boli.sources import ALIASES, installed  # noqa: PLC0415
@@ -84,7 +87,12 @@ def list_models(json: Json = False) -> None:
                     {"name": m.name, "source": m.source, "bytes": m.nbytes, "path": str(m.path)} for m in here
                 ],
                 "available": [
-                    {"name": a.name, "bytes": a.model.nbytes, "licence": a.licence, "description": a.description}
+                    {
+                        "name": a.name,
+                        "bytes": a.model.nbytes,
+                        "licence": a.licence,
+                        "description": a.description,
+                    }
                     for a in available
                 ],
             }
@@ -103,6 +111,7 @@ def list_models(json: Json = False) -> None:
         sys.stdout.write("\nFetch one with: boli models pull NAME\n")
 
 
+@application.command(help=_PULL_HELP)
 def pull(model: Name, json: Json = False) -> None:
     """Fetches a model."""
     from boli.sources import resolve  # noqa: PLC0415
@@ -116,6 +125,7 @@ def pull(model: Name, json: Json = False) -> None:
         sys.stdout.write(f"{local.path}\n")
 
 
+@application.command(help=_RM_HELP)
 def rm(model: Name, json: Json = False) -> None:
     """Removes a fetched model."""
     from boli.sources import remove  # noqa: PLC0415
@@ -125,3 +135,6 @@ def rm(model: Name, json: Json = False) -> None:
         print_json({"name": model, "freed_bytes": freed})
     else:
         sys.stdout.write(f"removed {model}, {human_bytes(freed)} are free again\n")
+
+
+application.command("show", help=SHOW_HELP)(show)

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from boli.formats.checkpoint import Checkpoint
     from boli.sources import LocalModel
 
-SHOW_HELP = """Show a model's family, configuration and tensors (type, shape, bytes).
+SHOW_HELP = """Show what a model is made of.
 
-Only the headers of its files are read. The model has to be here already.
+Its family, its configuration, and its tensors with type, shape and bytes. Only the headers of its
+files are read. The model has to be here already.
 
 \b
 Examples:
@@ -91,10 +92,15 @@ def _print(local: LocalModel, checkpoint: Checkpoint) -> None:
     )
     sys.stdout.write("\n")
     columns = [Column("tensor"), Column("type"), Column("shape", numeric=True), Column("bytes", numeric=True)]
-    rows = [[t.name, t.format.name, " × ".join(map(str, t.shape)), f"{t.nbytes:,}"] for t in checkpoint.tensors]
+    rows = [
+        [t.name, t.format.name, " × ".join(map(str, t.shape)), f"{t.nbytes:,}"] for t in checkpoint.tensors
+    ]
     print_table(columns, rows)
     sys.stdout.write("\n")
-    columns = [Column("type"), *(Column(name, numeric=True) for name in ("tensors", "numbers", "bytes", "size"))]
+    columns = [
+        Column("type"),
+        *(Column(name, numeric=True) for name in ("tensors", "numbers", "bytes", "size")),
+    ]
     totals = _totals(checkpoint)
     print_table(
         columns,

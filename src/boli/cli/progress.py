@@ -51,7 +51,7 @@ class TerminalProgress:
             size = "" if total_bytes is None else f" ({human_bytes(total_bytes)})"
             note(f"{self._label}{size}")
 
-    def advance(self, bytes: int) -> None:  # noqa: A002  the protocol's name
+    def advance(self, bytes: int) -> None:
         """Adds bytes that have come; a negative number takes back what has to come again."""
         self._done += bytes
         if self._bar is not None:
@@ -74,7 +74,10 @@ class TerminalProgress:
 
     def notice(self, text: str) -> None:
         """Shows a sentence that a person has to see."""
-        note(text)
+        if self._bar is None:
+            note(text)
+        else:  # above the bar
+            self._bar.console.print(visible(text, lines=True), markup=False, highlight=False)
 
     def _so_far(self) -> str:
         if not self._total:

@@ -13,11 +13,14 @@ from difflib import get_close_matches
 
 import typer
 
-from boli.cli.terminal import print_json, styled, visible
+from boli.cli.table import fold
+from boli.cli.terminal import print_json, styled, visible, width
 from boli.errors import BoliError, OutOfMemory, UsageError
 
 INTERRUPTED = 130
 READER_GONE = 141
+
+_INDENT = "       "  # as wide as "error: "
 
 
 def report(error: Exception, *, json_output: bool) -> int:
@@ -47,8 +50,14 @@ def show(error: BoliError) -> None:
         lines.append((styled("  why:", "bold", sys.stderr), error.cause))
     if error.remedy:
         lines.append((styled("   do:", "bold", sys.stderr), error.remedy))
+    columns = width(sys.stderr)
     for label, text in lines:
-        sys.stderr.write(f"{label} {visible(text, lines=True)}\n")
+        shown = visible(text, lines=True)
+        if columns is not None and columns > 2 * len(_INDENT):
+            shown = "\n".join(
+                part for line in shown.split("\n") for part in fold(line, columns - len(_INDENT))
+            )
+        sys.stderr.write(label + " " + shown.replace("\n", "\n" + _INDENT) + "\n")
     sys.stderr.flush()
 
 
@@ -76,7 +85,7 @@ def explain(error: Exception) -> BoliError:
         )
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        return BoliError(f"the system refused{where}", cause=error.strerror)
+        return BoliError(f"the system refused to read or write{where}", cause=error.strerror)
     return BoliError(
         "boli failed in a way that nobody expected",
         cause=f"{type(error).__name__}: {error}",
@@ -90,7 +99,7 @@ def _wrong_command_line(error: typer.TyperException) -> UsageError:
     path = context.command_path if context else "boli"
     help_command = f"'{path} --help' shows all that there is"
     option = getattr(error, "option_name", None)
-    if option and hasattr(error, "possibilities"):
+    if context and option and hasattr(error, "possibilities"):
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         remedy = f"did you mean '{nearest(option, known)}'? {help_command}"
         if not option.startswith("--"):

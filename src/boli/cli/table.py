@@ -73,32 +73,36 @@ def _fit(widths: Sequence[int], limit: int | None) -> list[int]:
 
 def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], style: Style | None) -> str:
     """One row, on as many lines as its tallest cell needs."""
-    folded = [_fold(cell, width) for cell, width in zip(cells, widths, strict=True)]
+    folded = [fold(cell, cells_wide) for cell, cells_wide in zip(cells, widths, strict=True)]
     lines = []
     for number in range(max(map(len, folded))):
         parts = []
-        for column, parts_of_cell, width in zip(columns, folded, widths, strict=True):
-            part = parts_of_cell[number] if number < len(parts_of_cell) else ""
-            space = " " * (width - cell_len(part))
+        for column, cell, cells_wide in zip(columns, folded, widths, strict=True):
+            part = cell[number] if number < len(cell) else ""
+            space = " " * (cells_wide - cell_len(part))
             parts.append(space + part if column.numeric else part + space)
         line = _GAP.join(parts).rstrip()
         lines.append(styled(line, style, sys.stdout) if style else line)
     return "\n".join(lines) + "\n"
 
 
-def _fold(cell: str, width: int) -> list[str]:
-    """A cell in pieces of at most `width` cells, cut at spaces where there are any."""
-    if cell_len(cell) <= width:
+def fold(cell: str, limit: int) -> list[str]:
+    """A cell in pieces of at most `limit` terminal cells.
+
+    It is cut where two spaces are, else where one is, else anywhere.
+    """
+    if cell_len(cell) <= limit:
         return [cell]
     lines: list[str] = []
     line = ""
-    for word in cell.split(" "):
-        longer = f"{line} {word}" if line else word
-        if cell_len(longer) <= width:
+    gap = _GAP if _GAP in cell else " "
+    for word in cell.split(gap):
+        longer = f"{line}{gap}{word}" if line else word
+        if cell_len(longer) <= limit:
             line = longer
             continue
         if line:
             lines.append(line)
-        *whole, line = chop_cells(word, width)
+        *whole, line = chop_cells(word, limit)
         lines += whole
     return [*lines, line]

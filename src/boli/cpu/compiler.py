@@ -59,6 +59,7 @@ class Function:
     arguments: int
 
     def __call__(self, *values: int) -> int:
+        """Runs it with int64 arguments; returns its result, or 0 if it has none."""
         result = ctypes.c_int64()
         _prototype(self.arguments)(self.address)(ctypes.addressof(result), None, *values)
         return result.value

@@ -48,8 +48,8 @@ kernel: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_
 
 
 @kernel
-def rms_norm(source, weight, size, eps, destination):  # type: ignore[no-untyped-def]
-    """x / sqrt(mean(x²) + eps) · w   (Zhang & Sennrich 2019)."""
+def rms_norm(source, weight, size, eps, destination):
+    """Root mean square norm: x / sqrt(mean(x²) + eps) · w   (Zhang & Sennrich 2019)."""
     squares = broadcast(0.0)
     for at in range(0, size * F4, VECTOR):
         x = load(source + at)
@@ -60,8 +60,8 @@ def rms_norm(source, weight, size, eps, destination):  # type: ignore[no-untyped
 
 
 @kernel
-def layer_norm(source, weight, bias, size, eps, destination):  # type: ignore[no-untyped-def]
-    """(x - mean) / sqrt(variance + eps) · w + b   (Ba et al. 2016)."""
+def layer_norm(source, weight, bias, size, eps, destination):
+    """Layer norm: (x - mean) / sqrt(variance + eps) · w + b   (Ba et al. 2016)."""
     total = broadcast(0.0)
     for at in range(0, size * F4, VECTOR):
         total = add(total, load(source + at))
@@ -83,7 +83,7 @@ def layer_norm(source, weight, bias, size, eps, destination):  # type: ignore[no
 
 
 @kernel
-def quantize(source, columns, destination):  # type: ignore[no-untyped-def]
+def quantize(source, columns, destination):
     """One row to int8 in groups of 32: a ≈ scale · q with scale = max |a| / 127.
 
     Writes the quants, then for groups of 32 the scales, sums Σ q and products scale · Σ q, then the
@@ -119,7 +119,7 @@ def quantize(source, columns, destination):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def rotate(head, half, table):  # type: ignore[no-untyped-def]
+def rotate(head, half, table):
     """RoPE (Su et al. 2021) in place, on pairs (i, i + half); `table` has half cosines, half sines."""
     whole = half // 16 * VECTOR
     second = head + half * F4
@@ -137,7 +137,7 @@ def rotate(head, half, table):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def head_norm(head, weight, size, eps, scratch):  # type: ignore[no-untyped-def]
+def head_norm(head, weight, size, eps, scratch):
     """RMSNorm of one head in place (QK-norm), through a padded copy."""
     copy(head, size, scratch)
     for at in range(size * F4, (size + 15) // 16 * VECTOR, F4):
@@ -147,7 +147,7 @@ def head_norm(head, weight, size, eps, scratch):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def copy(source, size, destination):  # type: ignore[no-untyped-def]
+def copy(source, size, destination):
     """Copies `size` floats."""
     whole = size // 16 * VECTOR
     for at in range(0, whole, VECTOR):
@@ -157,14 +157,14 @@ def copy(source, size, destination):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def write_key(head, size, page, slot):  # type: ignore[no-untyped-def]
+def write_key(head, size, page, slot):
     """Keys lie dimension by dimension, so that 16 positions fill a vector."""
     for d in range(size):
         store_f32(page + (d * PAGE_SIZE + slot) * F4, load_f32(head + d * F4))
 
 
 @kernel
-def write_value(head, size, size_padded, page, slot):  # type: ignore[no-untyped-def]
+def write_value(head, size, size_padded, page, slot):
     """Values lie position by position, behind the page's keys; padding is written as zeros."""
     place = page + (size * PAGE_SIZE + slot * size_padded) * F4
     copy(head, size, place)
@@ -173,7 +173,7 @@ def write_value(head, size, size_padded, page, slot):  # type: ignore[no-untyped
 
 
 @kernel
-def attend(  # type: ignore[no-untyped-def]
+def attend(
     query, size, size_padded, scale, pages, cache, page_stride, position, window, scratch, destination
 ):
     """softmax(scale · q Kᵀ) V of one head of one row, over the pages of its sequence.
@@ -231,21 +231,21 @@ def attend(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sigmoid(x):  # type: ignore[no-untyped-def]
+def _sigmoid(x):
     return div(broadcast(1.0), add(broadcast(1.0), exp(sub(broadcast(0.0), x))))
 
 
 @kernel
-def _gelu_tanh(x):  # type: ignore[no-untyped-def]
-    """x / 2 · (1 + tanh u) = x · sigmoid(2 u), u = sqrt(2/π) (x + 0.044715 x³)."""
+def _gelu_tanh(x):
+    """GELU by tanh: x / 2 · (1 + tanh u) = x · sigmoid(2 u), u = sqrt(2/π) (x + 0.044715 x³)."""
     cube = mul(mul(x, x), x)
     u = mul(fma(broadcast(0.044715), cube, x), broadcast(2 * 0.7978845608028654))
     return mul(x, _sigmoid(u))
 
 
 @kernel
-def _gelu_erf(x):  # type: ignore[no-untyped-def]
-    """x / 2 · (1 + erf(x / sqrt 2)), erf by Abramowitz & Stegun 7.1.26, error below 1.5e-7."""
+def _gelu_erf(x):
+    """GELU by erf: x / 2 · (1 + erf(x / sqrt 2)), erf by Abramowitz & Stegun 7.1.26, error below 1.5e-7."""
     z = mul(absolute(x), broadcast(0.7071067811865476))
     t = div(broadcast(1.0), fma(broadcast(0.3275911), z, broadcast(1.0)))
     s = broadcast(1.061405429)
@@ -255,15 +255,14 @@ def _gelu_erf(x):  # type: ignore[no-untyped-def]
     s = fma(s, t, broadcast(0.254829592))
     tail = mul(mul(s, t), exp(sub(broadcast(0.0), mul(z, z))))  # 1 - erf(z)
     half = mul(broadcast(0.5), x)
-    # x/2 (1 + sign(x) (1 - tail)), written without a sign: max keeps the positive side.
+    # Above zero the result is x - x/2 · tail, below it x/2 · tail.
     positive = mul(maximum(x, broadcast(0.0)), sub(broadcast(1.0), mul(broadcast(0.5), tail)))
-    negative = mul(mul(minimum(half, broadcast(0.0)), tail), broadcast(1.0))
-    return add(positive, negative)
+    return fma(minimum(half, broadcast(0.0)), tail, positive)
 
 
 @kernel
-def activate(kind, gate, up, gated, start, end):  # type: ignore[no-untyped-def]
-    """gate ← f(gate) · up for a range of floats, or f(gate) alone."""
+def activate(kind, gate, up, gated, start, end):
+    """Replaces gate by f(gate) · up for a range of floats, or by f(gate) alone."""
     for at in range(start * F4, end * F4, VECTOR):
         x = load(gate + at)
         if kind == p.SILU:

@@ -178,7 +178,7 @@ def _pack_groups(part: Bytes, source: Groups, layout: IntLayout, zero: int) -> N
     )  # fmt: skip
     quads = quants.view(np.uint32).reshape(count, ROWS_PER_BLOCK, depth, layout.group // 4)
     if layout.bits == 4:
-        quads = quads[..., 0::2] | (quads[..., 1::2] << 4)
+        quads = np.bitwise_or(quads[..., 0::2], quads[..., 1::2] << np.uint32(4))
     stream = part.reshape(count, depth, layout.group_bytes)
     end = layout.quant_bytes
     target = stream[..., :end].view(np.uint32).reshape(count, depth, quads.shape[3], ROWS_PER_BLOCK)

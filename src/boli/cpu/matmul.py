@@ -27,12 +27,11 @@ def project(layout: Layout) -> Any:
     Its arguments, all int64: `weights, block_stride, depth, zero, activations, meta, row_stride,
     y, y_stride, rows, first_block, end_block, accumulate`. Float layouts ignore `zero` and `meta`.
     """
-    make = _float_tile if isinstance(layout, FloatLayout) else _int_tile
-    tile_1x4, tile_1x2, tile_1x1 = make(layout, 1, 4), make(layout, 1, 2), make(layout, 1, 1)
-    tile_2x2, tile_2x1 = make(layout, 2, 2), make(layout, 2, 1)
-    tile_4x2, tile_4x1 = make(layout, 4, 2), make(layout, 4, 1)
+    tile_1x4, tile_1x2, tile_1x1 = _tile(layout, 1, 4), _tile(layout, 1, 2), _tile(layout, 1, 1)
+    tile_2x2, tile_2x1 = _tile(layout, 2, 2), _tile(layout, 2, 1)
+    tile_4x2, tile_4x1 = _tile(layout, 4, 2), _tile(layout, 4, 1)
 
-    def run(  # type: ignore[no-untyped-def]
+    def run(
         weights, block_stride, depth, zero, activations, meta, row_stride,
         y, y_stride, rows, first_block, end_block, accumulate,
     ):  # fmt: skip
@@ -75,18 +74,14 @@ def project(layout: Layout) -> Any:
     return run
 
 
-def _int_tile(layout: IntLayout, rows: int, blocks: int) -> Any:
-    return int_tile(layout, rows, blocks)
-
-
-def _float_tile(layout: FloatLayout, rows: int, blocks: int) -> Any:
-    """A float tile with the arguments of an integer tile."""
+def _tile(layout: Layout, rows: int, blocks: int) -> Any:
+    """A tile with the arguments of an integer tile; float tiles ignore two of them."""
+    if isinstance(layout, IntLayout):
+        return int_tile(layout, rows, blocks)
     tile = float_tile(layout, rows, blocks)
 
-    @njit(inline="always")  # type: ignore[untyped-decorator]
-    def adapted(  # type: ignore[no-untyped-def]
-        weights, block_stride, depth, zero, activations, row_stride, meta, y, y_stride, accumulate
-    ):
+    @njit(inline="always")
+    def adapted(weights, block_stride, depth, zero, activations, row_stride, meta, y, y_stride, accumulate):
         tile(weights, block_stride, depth, activations, row_stride, y, y_stride, accumulate)
 
     return adapted
@@ -102,7 +97,7 @@ def look_up(layout: Layout) -> Any:
         element_bytes = layout.element_bytes
         read = {"f32": load_f32, "f16": load_f16_scalar, "bf16": load_bf16_scalar}[layout.element]
 
-        def run_float(weights, block_stride, columns, zero, row, destination):  # type: ignore[no-untyped-def]
+        def run_float(weights, block_stride, columns, zero, row, destination):
             start = weights + (row // ROWS_PER_BLOCK) * block_stride + (row % ROWS_PER_BLOCK) * element_bytes
             for k in range(columns):
                 store_f32(destination + 4 * k, read(start + k * ROWS_PER_BLOCK * element_bytes))
@@ -114,7 +109,7 @@ def look_up(layout: Layout) -> Any:
     number_bytes = 2 if layout.scale == "f16" else 4
     number = load_f16_scalar if layout.scale == "f16" else load_f32
 
-    def run_int(weights, block_stride, columns, zero, row, destination):  # type: ignore[no-untyped-def]
+    def run_int(weights, block_stride, columns, zero, row, destination):
         start = weights + (row // ROWS_PER_BLOCK) * block_stride
         lane = row % ROWS_PER_BLOCK
         for k in range(columns):

@@ -45,7 +45,8 @@ def forward(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Float32:
         x = x + thought
     x = _norm(checkpoint, "final_norm", None, x)
     head = embedding if config.tie_word_embeddings else _need(checkpoint, "head", None)
-    return x @ head.T
+    logits: Float32 = x @ head.T
+    return logits
 
 
 def rope_angles(rope: Rope, length: int) -> tuple[Float32, Float32]:
@@ -64,8 +65,9 @@ def rotate(x: Float32, cos: Float32, sin: Float32) -> Float32:
 
 def softmax(x: Float32) -> Float32:
     """Over the last axis."""
-    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials: Float32 = np.exp(x - x.max(axis=-1, keepdims=True))
+    probabilities: Float32 = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def _attention(checkpoint: Checkpoint, layer: int, x: Float32) -> Float32:
@@ -121,12 +123,13 @@ def _mlp(checkpoint: Checkpoint, layer: int, x: Float32) -> Float32:
 
 def _activate(config: Config, x: Float32) -> Float32:
     if config.activation == "silu":
-        return x / (1 + np.exp(-np.maximum(x, np.float32(-80))))  # beyond -80, exp overflows float32
-    if config.activation == "gelu_tanh":
-        inner = math.sqrt(2 / math.pi) * (x + np.float32(0.044715) * x**3)
-        return np.float32(0.5) * x * (1 + np.tanh(inner))
-    erf = np.vectorize(math.erf, otypes=[np.float32])
-    return np.float32(0.5) * x * (1 + erf(x / math.sqrt(2)))
+        gate = 1 / (1 + np.exp(-np.maximum(x, np.float32(-80))))  # below -80, exp overflows float32
+    elif config.activation == "gelu_tanh":
+        gate = (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+    else:
+        erf = np.vectorize(math.erf, otypes=[np.float32])
+        gate = (1 + erf(x / math.sqrt(2))) / 2
+    return np.asarray(x * gate, np.float32)
 
 
 def _norm(checkpoint: Checkpoint, role: Role, layer: int | None, x: Float32) -> Float32:
@@ -147,7 +150,7 @@ def _norm(checkpoint: Checkpoint, role: Role, layer: int | None, x: Float32) -> 
 
 def _linear(checkpoint: Checkpoint, role: Role, bias_role: Role, layer: int, x: Float32) -> Float32:
     """`W x + b` for each row of `x`; not every matrix has a bias."""
-    y = x @ _need(checkpoint, role, layer).T
+    y: Float32 = x @ _need(checkpoint, role, layer).T
     bias = _get(checkpoint, bias_role, layer)
     return y if bias is None else y + bias
 

@@ -31,7 +31,8 @@ def project_unit(layout: Layout) -> Unit:
     def source() -> Callable[..., Any]:
         from boli.cpu import matmul  # noqa: PLC0415  imports Numba
 
-        return matmul.project(layout)
+        function: Callable[..., Any] = matmul.project(layout)
+        return function
 
     return Unit(f"project_{layout.name}", 13, source)
 
@@ -42,7 +43,8 @@ def look_up_unit(layout: Layout) -> Unit:
     def source() -> Callable[..., Any]:
         from boli.cpu import matmul  # noqa: PLC0415  imports Numba
 
-        return matmul.look_up(layout)
+        function: Callable[..., Any] = matmul.look_up(layout)
+        return function
 
     return Unit(f"look_up_{layout.name}", 6, source)
 
@@ -116,7 +118,9 @@ class Packer:
             size = packed_bytes(layout, end - first, source.columns)
             data = self._ledger.allocate(f"weights/{source.format.name}", size, np.uint8, name)
             values = None if bias is None else self.vector(bias, part)
-            self._packed[name, first, end] = PackedMatrix(layout, zero, end - first, source.columns, data, values)
+            self._packed[name, first, end] = PackedMatrix(
+                layout, zero, end - first, source.columns, data, values
+            )
             self._jobs.extend(_jobs(data, source, layout, first, end))
         return self._packed[name, first, end]
 

@@ -133,10 +133,10 @@ class CpuRunner:
         position = find("position_embedding")
         self._position = None if position is None else self._add(packer.matrix(position))
         for field, role in ((p.FINAL_NORM, "final_norm"), (p.FINAL_NORM_BIAS, "final_norm_bias")):
-            values = packer.find(role)  # type: ignore[arg-type]
-            self._set(field, None if values is None else self._hold(values))
+            vector = packer.find(role)  # type: ignore[arg-type]
+            self._set(field, None if vector is None else self._hold(vector))
         self._layers = self._table(config.num_hidden_layers, p.LAYER_WORDS)
-        self._layer_matrices = [self._plan_layer(packer, n) for n in range(config.num_hidden_layers)]
+        self._matrices_of = [self._plan_layer(packer, n) for n in range(config.num_hidden_layers)]
         values = {
             p.THREADS: self.threads,
             p.LAYERS: config.num_hidden_layers,
@@ -147,7 +147,6 @@ class CpuRunner:
             p.HEAD_DIM: config.head_dim,
             p.HEAD_PADDED: padded(config.head_dim, 16),
             p.ATTENTION_SCALE: _bits(config.attention_scale),
-            p.PAGE_SIZE: PAGE_SIZE,
             p.LAYER_NORM: int(config.norm == "layer"),
             p.NORM_EPS: _bits(config.norm_eps),
             p.ACTIVATION: ACTIVATIONS[config.activation],
@@ -187,13 +186,13 @@ class CpuRunner:
             bias = find("qkv_bias", layer) if qkv else find(f"{role}_bias", layer)  # type: ignore[arg-type]
             assert weight is not None, "every layer has queries, keys and values"
             matrices[field] = self._add(packer.matrix(weight, bias, part if qkv else None))
-        for field, role in ((p.O, "o"), (p.GATE, "gate"), (p.UP_MATRIX, "up"), (p.DOWN, "down")):
+        for field, role in ((p.ATTENTION_OUT, "o"), (p.GATE, "gate"), (p.UP_MATRIX, "up"), (p.DOWN, "down")):
             weight = find(role, layer)  # type: ignore[arg-type]
             if weight is not None:
                 matrices[field] = self._add(packer.matrix(weight, find(f"{role}_bias", layer)))  # type: ignore[arg-type]
         integer = {field: self._matrices[index].is_int for field, index in matrices.items()}
         row[p.QKV_INT // p.WORD] = integer[p.Q] or integer[p.K] or integer[p.V]
-        row[p.O_INT // p.WORD] = integer[p.O]
+        row[p.O_INT // p.WORD] = integer[p.ATTENTION_OUT]
         row[p.MLP_INT // p.WORD] = integer.get(p.GATE, 0) or integer[p.UP_MATRIX]
         row[p.DOWN_INT // p.WORD] = integer[p.DOWN]
         return matrices
@@ -211,7 +210,8 @@ class CpuRunner:
         config = self.blueprint.config
         hidden = padded(config.hidden_size, 32)
         q, kv = (
-            padded(heads * config.head_dim, 32) for heads in (config.num_attention_heads, config.num_key_value_heads)
+            padded(heads * config.head_dim, 32)
+            for heads in (config.num_attention_heads, config.num_key_value_heads)
         )
         mlp = padded(config.intermediate_size, 32)
         widest = max(hidden, q, mlp)
@@ -254,8 +254,8 @@ class CpuRunner:
         table = self._table(len(self._matrices), p.MATRIX_WORDS)
         for matrix, row in zip(self._matrices, table, strict=True):
             matrix.describe(row, addresses)
-        for layer, matrices in enumerate(self._layer_matrices):
-            for field, index in matrices.items():
+        for layer, placed in enumerate(self._matrices_of):
+            for field, index in placed.items():
                 self._layers[layer, field // p.WORD] = table[index].ctypes.data
         self._set(p.EMBEDDING, table[self._embedding].ctypes.data)
         self._set(p.HEAD, table[self._head].ctypes.data)
@@ -310,5 +310,5 @@ def _bits(value: float) -> int:
 
 
 def _check(what: str, values: npt.NDArray[np.int32], end: int) -> None:
-    if len(values) and not (0 <= values.min() and values.max() < end):
+    if len(values) and not (values.min() >= 0 and values.max() < end):
         raise ValueError(f"{what} outside 0 … {end - 1}")

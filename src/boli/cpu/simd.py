@@ -36,7 +36,7 @@ I8X64 = ir.VectorType(I8, 4 * LANES)
 I16X32 = ir.VectorType(I16, 2 * LANES)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """A value that lives in one SIMD register (or two or four narrower ones)."""
 
     def __init__(self, name: str, llvm_type: ir.Type) -> None:
@@ -45,7 +45,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
         super().__init__(dmm, fe_type, fe_type.llvm_type)
 
@@ -72,7 +72,7 @@ def operation(result: types.Type, *arguments: types.Type) -> Callable[[Callable[
         # Numba reads the number of arguments from the signature.
         names = ["typingctx", *(f"argument_{n}" for n in range(len(arguments)))]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        typed.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])  # type: ignore[attr-defined]
+        typed.__dict__["__signature__"] = inspect.Signature([inspect.Parameter(n, kind) for n in names])
         typed.__name__ = emit.__name__
         typed.__doc__ = emit.__doc__
         return intrinsic(typed)
@@ -352,7 +352,7 @@ def to_int(b: Builder, x: Value) -> Value:
 
 @operation(f32x16, f32x16)
 def exp(b: Builder, x: Value) -> Value:
-    """e to the power of each lane, to about 1 unit in the last place; 0 below -87.3.
+    """E to the power of each lane, to about 1 unit in the last place; 0 below -87.3.
 
     Splits x = n ln 2 + r, takes a polynomial of r on ±ln 2 / 2 (coefficients of the Cephes
     library's `expf`, S. Moshier) and puts n into the exponent's bits.

@@ -58,7 +58,7 @@ SPINS_BEFORE_PARKING = 20000
 
 
 @kernel
-def barrier(control, thread, threads):  # type: ignore[no-untyped-def]
+def barrier(control, thread, threads):
     """Waits for the whole team: a counter that only grows, so nothing has to be reset."""
     if threads == 1:
         return
@@ -76,7 +76,7 @@ def barrier(control, thread, threads):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def norm(plan, source, weight, bias, destination):  # type: ignore[no-untyped-def]
+def norm(plan, source, weight, bias, destination):
     """The family's norm of one row of the residual stream."""
     size = load_i64(plan + p.HIDDEN)
     eps = bits_to_f32(load_i64(plan + p.NORM_EPS))
@@ -87,7 +87,7 @@ def norm(plan, source, weight, bias, destination):  # type: ignore[no-untyped-de
 
 
 @kernel
-def input_floats(plan, thread, rows):  # type: ignore[no-untyped-def]
+def input_floats(plan, thread, rows):
     """Where normed rows go: into the thread's own buffer if each thread prepares all of them."""
     if rows <= REDUNDANT_ROWS:
         return load_i64(plan + p.PRIVATE) + thread * load_i64(plan + p.PRIVATE_STRIDE)
@@ -95,7 +95,7 @@ def input_floats(plan, thread, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def input_quants(plan, thread, rows):  # type: ignore[no-untyped-def]
+def input_quants(plan, thread, rows):
     """Where quantized rows go, likewise."""
     if rows <= REDUNDANT_ROWS:
         own = load_i64(plan + p.PRIVATE) + thread * load_i64(plan + p.PRIVATE_STRIDE)
@@ -104,7 +104,7 @@ def input_quants(plan, thread, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def share(rows, thread, threads):  # type: ignore[no-untyped-def]
+def share(rows, thread, threads):
     """The rows that this thread prepares."""
     if rows <= REDUNDANT_ROWS:
         return 0, rows
@@ -112,14 +112,14 @@ def share(rows, thread, threads):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def meet_if_shared(plan, thread, rows):  # type: ignore[no-untyped-def]
+def meet_if_shared(plan, thread, rows):
     """A barrier, unless each thread prepared its own copy."""
     if rows > REDUNDANT_ROWS:
         barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))
 
 
 @kernel
-def prepare_norm(plan, thread, source, weight, bias, rows, quantized):  # type: ignore[no-untyped-def]
+def prepare_norm(plan, thread, source, weight, bias, rows, quantized):
     """Norm, and int8 if a matrix wants it, of all rows of the residual stream."""
     floats, quants = input_floats(plan, thread, rows), input_quants(plan, thread, rows)
     stride, float_stride = load_i64(plan + p.X_STRIDE), load_i64(plan + p.NORMED_STRIDE)
@@ -134,7 +134,7 @@ def prepare_norm(plan, thread, source, weight, bias, rows, quantized):  # type: 
 
 
 @kernel
-def prepare_quants(plan, thread, source, stride, rows, quantized):  # type: ignore[no-untyped-def]
+def prepare_quants(plan, thread, source, stride, rows, quantized):
     """Int8 of all rows of a buffer, if a matrix wants it."""
     if quantized == 0:
         return
@@ -146,8 +146,8 @@ def prepare_quants(plan, thread, source, stride, rows, quantized):  # type: igno
 
 
 @kernel
-def project(plan, thread, matrix, floats, float_stride, y, y_stride, rows, accumulate):  # type: ignore[no-untyped-def]
-    """y (+)= W a + bias for this thread's outputs, and returns their range."""
+def project(plan, thread, matrix, floats, float_stride, y, y_stride, rows, accumulate):
+    """Computes y (+)= W a + bias for this thread's outputs, and returns their range."""
     threads = load_i64(plan + p.THREADS)
     blocks = load_i64(matrix + p.BLOCKS)
     # Ranges are even where they can be, so that most tiles are two blocks wide.
@@ -173,8 +173,8 @@ def project(plan, thread, matrix, floats, float_stride, y, y_stride, rows, accum
 
 
 @kernel
-def embed(plan, thread):  # type: ignore[no-untyped-def]
-    """x ← row of the embedding matrix · scale (+ row of the position embedding)."""
+def embed(plan, thread):
+    """X ← row of the embedding matrix · scale (+ row of the position embedding)."""
     rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
     matrix, positions = load_i64(plan + p.EMBEDDING), load_i64(plan + p.POSITION_EMBEDDING)
     size, x, stride = load_i64(plan + p.HIDDEN), load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
@@ -193,7 +193,7 @@ def embed(plan, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def look_up(matrix, row, size, destination):  # type: ignore[no-untyped-def]
+def look_up(matrix, row, size, destination):
     """One row of a packed matrix as floats."""
     call_look_up(
         load_i64(matrix + p.LOOK_UP), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
@@ -202,7 +202,7 @@ def look_up(matrix, row, size, destination):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def page_of(plan, index, row, head):  # type: ignore[no-untyped-def]
+def page_of(plan, index, row, head):
     """The part of the KV cache that one key/value head uses, of layer `index`; page 0."""
     size, size_padded = load_i64(plan + p.HEAD_DIM), load_i64(plan + p.HEAD_PADDED)
     per_head = (size + size_padded) * PAGE_SIZE * F4
@@ -210,14 +210,14 @@ def page_of(plan, index, row, head):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pages_of(plan, row):  # type: ignore[no-untyped-def]
+def pages_of(plan, row):
     """The page table of a row's sequence."""
     sequence = load_i32(load_i64(plan + p.SEQUENCES) + row * 4)
     return load_i64(plan + p.PAGE_TABLES) + sequence * load_i64(plan + p.MAX_PAGES) * 4
 
 
 @kernel
-def turn_and_cache(plan, layer, index, thread):  # type: ignore[no-untyped-def]
+def turn_and_cache(plan, layer, index, thread):
     """QK-norm and RoPE of queries and keys, and keys and values into the cache: one head at a time."""
     rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
     heads, kv_heads = load_i64(plan + p.HEADS), load_i64(plan + p.KV_HEADS)
@@ -250,7 +250,7 @@ def turn_and_cache(plan, layer, index, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def attention(plan, layer, index, thread):  # type: ignore[no-untyped-def]
+def attention(plan, layer, index, thread):
     """Every query head of every row over its own sequence."""
     rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
     heads, kv_heads = load_i64(plan + p.HEADS), load_i64(plan + p.KV_HEADS)
@@ -270,8 +270,8 @@ def attention(plan, layer, index, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_branch(plan, thread, weight):  # type: ignore[no-untyped-def]
-    """x ← x + norm(branch), the sandwich norm of Gemma; each row by one thread."""
+def add_branch(plan, thread, weight):
+    """X ← x + norm(branch), the sandwich norm of Gemma; each row by one thread."""
     rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
     x, branch, stride = load_i64(plan + p.X), load_i64(plan + p.BRANCH), load_i64(plan + p.X_STRIDE)
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
@@ -281,7 +281,7 @@ def add_branch(plan, thread, weight):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def close_branch(plan, thread, post_norm):  # type: ignore[no-untyped-def]
+def close_branch(plan, thread, post_norm):
     """What ends a branch: a barrier, or with a sandwich norm that norm between two."""
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     barrier(control, thread, threads)
@@ -291,7 +291,7 @@ def close_branch(plan, thread, post_norm):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def decoder_layer(plan, layer, index, thread):  # type: ignore[no-untyped-def]
+def decoder_layer(plan, layer, index, thread):
     """One decoder block on all rows."""
     control, threads, rows = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS), load_i64(plan + p.ROWS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
@@ -318,7 +318,17 @@ def decoder_layer(plan, layer, index, thread):  # type: ignore[no-untyped-def]
     attention(plan, layer, index, thread)
     barrier(control, thread, threads)
     prepare_quants(plan, thread, heads_out, heads_stride, rows, load_i64(layer + p.O_INT))
-    project(plan, thread, load_i64(layer + p.O), heads_out, heads_stride, result, x_stride, rows, accumulate)
+    project(
+        plan,
+        thread,
+        load_i64(layer + p.ATTENTION_OUT),
+        heads_out,
+        heads_stride,
+        result,
+        x_stride,
+        rows,
+        accumulate,
+    )
     close_branch(plan, thread, load_i64(layer + p.POST_ATTENTION_NORM))
 
     prepare_norm(
@@ -345,7 +355,7 @@ def decoder_layer(plan, layer, index, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def head(plan, thread):  # type: ignore[no-untyped-def]
+def head(plan, thread):
     """Final norm and logits of the rows that are asked for."""
     outputs = load_i64(plan + p.OUTPUTS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
@@ -368,7 +378,7 @@ def head(plan, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def forward(plan, thread):  # type: ignore[no-untyped-def]
+def forward(plan, thread):
     """One thread's share of one step. Returns when the whole team has finished."""
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     embed(plan, thread)
@@ -384,7 +394,7 @@ def forward(plan, thread):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def wake(control, threads):  # type: ignore[no-untyped-def]
+def wake(control, threads):
     """Marks all threads as running; returns a bit for each one that sleeps and must be woken."""
     asleep = 0
     for thread in range(1, threads):
@@ -395,7 +405,7 @@ def wake(control, threads):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def work(control, plan, thread):  # type: ignore[no-untyped-def]
+def work(control, plan, thread):
     """Does this thread's share of step after step. Returns 1 to sleep until woken, 0 to end."""
     mine = control + p.THREAD_STATE + thread * p.CACHE_LINE
     spins = 0
@@ -423,7 +433,7 @@ def work(control, plan, thread):  # type: ignore[no-untyped-def]
     return 0
 
 
-def entry(what, control, plan, thread):  # type: ignore[no-untyped-def]
+def entry(what, control, plan, thread):
     """The only compiled function that Python calls; `what` is one of the four below."""
     if what == p.FORWARD:
         forward(plan, thread)

@@ -49,7 +49,7 @@ class Engine:
         self._lock = threading.RLock()
         self._stepping = False
         self._books = _Books(self._reset)
-        self._aborted: deque[Request] = deque()
+        self._later: deque[Callable[[], None]] = deque()
         self._unfinished: dict[Request, None] = {}
         self._sessions: WeakSet[Session] = WeakSet()
         self._closed = False
@@ -133,9 +133,7 @@ class Engine:
 
     def abort(self, request: Request) -> None:
         """Ends a request, in any state, from any thread; nothing happens if it has ended."""
-        self._aborted.append(request)
-        with self._lock:
-            self._settle()
+        self._soon(lambda: self._finish(request, "aborted"))
 
     def session(self) -> Session:
         """A new session, empty."""
@@ -145,9 +143,8 @@ class Engine:
 
     def close_session(self, session: Session) -> None:
         """Gives a session's pages back, now or when its request ends."""
-        with self._lock, self._books:
-            session.closed = True
-            self.scheduler.drop(session)
+        session.closed = True
+        self._soon(lambda: self.scheduler.drop(session))
 
     def close(self) -> None:
         """Ends all requests and the runner. May be called twice."""
@@ -193,16 +190,21 @@ class Engine:
         self.scheduler.finish(request, reason, error)
         self._unfinished.pop(request, None)
 
-    def _settle(self) -> None:
-        """Carries out aborts.
+    def _soon(self, change: Callable[[], None]) -> None:
+        """Changes the books now, or at the end of the step that is under way.
 
-        A finalizer may abort from inside a step of its own thread, which the lock does not keep out.
-        Then the step does it when it ends.
+        A finalizer may come here from inside a step of its own thread, which the lock does not keep
+        out.
         """
+        self._later.append(change)
+        with self._lock:
+            self._settle()
+
+    def _settle(self) -> None:
         if not self._stepping:
             with self._books:
-                while self._aborted:
-                    self._finish(self._aborted.popleft(), "aborted")
+                while self._later:
+                    self._later.popleft()()
 
     def _reset(self, error: BaseException | None) -> None:
         """Ends all requests and forgets all pages: the way back from books left half-written."""
@@ -213,7 +215,6 @@ class Engine:
         for request in self._unfinished:
             request.end("aborted" if failure is None else "error", failure)
         self._unfinished.clear()
-        self._aborted.clear()
 
 
 class _Books:

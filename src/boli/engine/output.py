@@ -154,7 +154,7 @@ class TextListener:
             self._held.append(sampled)
             text += piece
         if finish_reason is not None:
-            text += self._flush()
+            text += self._flush(whole=finish_reason != "aborted")
         elif not text:
             return None
         if text:
@@ -162,10 +162,15 @@ class TextListener:
         held, self._held = tuple(self._held), []
         return Chunk(text, tuple(s.id for s in held), held if self._logprobs else None, finish_reason)
 
-    def _flush(self) -> str:
-        """The text that was held back in case more came; once."""
+    def _flush(self, *, whole: bool) -> str:
+        """The text that was held back in case more came; once.
+
+        Args:
+            whole: Whether bytes that are not a character yet become U+FFFD; they are dropped if the
+                answer was cut off from outside.
+        """
         if self._flushed or (self._stops is not None and self._stops.matched is not None):
             return ""
         self._flushed = True
-        text = self._detokenizer.finish()
+        text = self._detokenizer.finish() if whole else ""
         return text if self._stops is None else self._stops.push(text) + self._stops.finish()

@@ -34,6 +34,8 @@ from boli.errors import NumericError
 
 __all__ = ["Distribution", "Sampled", "Sampler", "SamplingOptions", "SamplingParams", "largest"]
 
+_BLOCK = 64
+
 Ids = npt.NDArray[np.intp]
 Float64 = npt.NDArray[np.float64]
 
@@ -71,21 +73,10 @@ class Distribution:
         probabilities: Float64 = self.weights / self.weights.sum()
         return probabilities
 
-    def pick(self, uniforms: float | Float64) -> npt.NDArray[np.intp]:
-        """The tokens at these points of the cumulated probabilities.
-
-        Args:
-            uniforms: In [0, 1 - 2**-53], one or many.
-
-        Returns:
-            Token ids in the shape of the argument.
-        """
-        cumulated = np.cumsum(self.weights)
-        # total * u < total for every u up to 1 - 2**-53, in floating point too; so there is always a
-        # first entry beyond, and it is one with a weight above zero.
-        index = np.searchsorted(cumulated, cumulated[-1] * uniforms, side="right")
-        chosen: npt.NDArray[np.intp] = np.asarray(index if self.ids is None else self.ids[index])
-        return chosen
+    def pick(self, number: float) -> int:
+        """The token at a point of the cumulated probabilities, in [0, 1 - 2**-53]."""
+        index = _pick(self.weights, number)
+        return index if self.ids is None else int(self.ids[index])
 
 
 class Sampler:
@@ -120,7 +111,7 @@ class Sampler:
         elif self.params.temperature == 0.0:
             token = int(self._penalised(logits).argmax())
         else:
-            token = int(self.distribution(logits).pick(uniform(self.seed, position)))
+            token = self.distribution(logits).pick(uniform(self.seed, position))
         self.accept(token)
         if self.params.logprobs is None:
             return Sampled(token)
@@ -144,11 +135,7 @@ class Sampler:
         if params.top_p < 1.0:
             enough = params.top_p * weights.sum()
             if ids is None:
-                # Tokens lighter than (1 - p) * total / n weigh less than 1 - p all together, so the
-                # set that reaches p is among the others, and only those need sorting. The half
-                # covers rounding.
-                bound = 0.5 * (1.0 - params.top_p) * weights.sum() / weights.size
-                ids = np.flatnonzero(weights >= bound)
+                ids = _heaviest(weights, enough)
                 ids = ids[np.argsort(-logits[ids], kind="stable")]
                 weights = weights[ids]
             count = int(np.searchsorted(np.cumsum(weights), enough)) + 1
@@ -166,7 +153,8 @@ class Sampler:
         if self._seen is not None:
             ids, penalty = self._seen.ids, self.params.repetition_penalty
             values = logits[ids].astype(np.float64)
-            _put(logits, ids, np.where(values > 0.0, values / penalty, values * penalty))
+            with np.errstate(over="ignore"):  # infinity is cut off by _put
+                _put(logits, ids, np.where(values > 0.0, values / penalty, values * penalty))
         if self._generated is not None:
             ids, counts = self._generated.ids, self._generated.counts
             penalties = counts * self.params.frequency_penalty + self.params.presence_penalty
@@ -176,15 +164,15 @@ class Sampler:
 
 def largest(values: Float32, count: int) -> Ids:
     """The indices of the `count` largest values, largest first, ties in order of index."""
+    ids = np.arange(values.size)
     if count < values.size:
-        place = values.size - count
-        bound = np.partition(values, place)[place]
-        above = np.flatnonzero(values > bound)
-        level = np.flatnonzero(values == bound)[: count - above.size]
-        ids = np.concatenate((above, level))
-    else:
-        ids = np.arange(values.size)
-    order: Ids = ids[np.argsort(-values[ids], kind="stable")]
+        # Each of `count` columns holds a value at least as large as its smallest maximum; so do the
+        # `count` largest. That leaves few to sort, in one pass over the vocabulary.
+        columns = values[: values.size // _BLOCK * _BLOCK].reshape(_BLOCK, -1).max(axis=0)
+        if count <= columns.size:
+            place = columns.size - count
+            ids = np.flatnonzero(values >= np.partition(columns, place)[place])
+    order: Ids = ids[np.argsort(-values[ids], kind="stable")][:count]
     return order
 
 
@@ -227,6 +215,36 @@ def _weights(logits: Float32, temperature: float) -> Float64:
     return weights
 
 
+def _heaviest(weights: Float64, enough: float) -> Ids:
+    """All weights above some bound, a power of 1/16, that together reach `enough`."""
+    bound = 1.0
+    while True:
+        bound /= 16.0
+        ids = np.flatnonzero(weights >= bound)
+        if ids.size == weights.size or weights[ids].sum() >= enough:
+            return ids
+
+
+def _pick(weights: Float64, number: float) -> int:
+    """The first index at which the cumulated share of the weights exceeds `number`."""
+    if weights.size > 4 * _BLOCK:
+        # To cumulate a vocabulary is slow: find the block first, then look into it.
+        starts = np.arange(0, weights.size, _BLOCK)
+        cumulated = np.cumsum(np.add.reduceat(weights, starts))
+        block = _first_above(cumulated, number)
+        before = cumulated[block - 1] if block else 0.0
+        number = (cumulated[-1] * number - before) / (cumulated[block] - before)
+        start = int(starts[block])
+        return start + _pick(weights[start : start + _BLOCK], min(number, 1.0 - 2.0**-53))
+    return _first_above(np.cumsum(weights), number)
+
+
+def _first_above(cumulated: Float64, number: float) -> int:
+    # total * number < total for every number up to 1 - 2**-53, in floating point too; so there is
+    # always a first entry beyond, and it is one with a weight above zero.
+    return int(np.searchsorted(cumulated, cumulated[-1] * number, side="right"))
+
+
 def _put(logits: Float32, ids: Ids, values: Float64) -> None:
     """Writes float64 values back, held inside the finite range of float32."""
     limit = np.finfo(np.float32).max
@@ -251,10 +269,11 @@ def _checked_argmax(logits: Float32) -> int:
 
 
 def _with_logprobs(logits: Float32, token: int, count: int) -> Sampled:
-    values = logits.astype(np.float64)
-    highest = values.max()
-    norm = highest + math.log(np.exp(values - highest).sum())
-    top = (
-        tuple((int(index), float(values[index] - norm)) for index in largest(logits, count)) if count else ()
-    )
-    return Sampled(token, float(values[token] - norm), top)
+    # log softmax(x)[i] = (x[i] - max) - log sum exp(x - max)
+    highest, norm = float(logits.max()), math.log(_weights(logits, 1.0).sum())
+
+    def logprob(index: int) -> float:
+        return float(logits[index]) - highest - norm
+
+    likely = largest(logits, count).tolist() if count else []
+    return Sampled(token, logprob(token), tuple((index, logprob(index)) for index in likely))

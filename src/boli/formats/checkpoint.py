@@ -8,7 +8,9 @@ asked for.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boli.blueprint import Blueprint, Weight, from_gguf, from_hf_config
-from boli.errors import CorruptFile, FormatError, ModelNotFound, NumericError, UnsupportedModel
-from boli.formats.folder import PICKLES, SafetensorsFolder, pickles_only, read_json
+from boli.errors import CorruptFile, ModelNotFound, NumericError, UnsupportedModel
+from boli.formats.finite import is_finite
+from boli.formats.folder import only_gguf, read_config
 from boli.formats.gguf import GGUFFile
 from boli.formats.numbers import NumberFormat, dequantize
-from boli.formats.tensor_file import TensorInfo
+from boli.formats.shards import open_safetensors
+from boli.formats.tensor_file import TensorFile, TensorInfo
 
 # Constants that old files carry along and that no one needs.
 HARMLESS: Final = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias)|rope_freqs\.weight")
@@ -61,16 +65,17 @@ class Checkpoint:
         unused: Names of tensors that no weight needs, such as a vision tower's.
     """
 
-    def __init__(self, blueprint: Blueprint, path: Path, files: GGUFFile | SafetensorsFolder) -> None:
+    def __init__(self, blueprint: Blueprint, path: Path, files: Sequence[TensorFile]) -> None:
         self.blueprint = blueprint
         self.path = path
-        self.gguf = files if isinstance(files, GGUFFile) else None
+        self.gguf = files[0] if isinstance(files[0], GGUFFile) else None
         self.folder = None if self.gguf else path
         self.format: Literal["gguf", "safetensors"] = "gguf" if self.gguf else "safetensors"
         self._files = files
+        self._file_of = {name: file for file in files for name in file.tensors}
         self._weights = {weight.name: weight for weight in blueprint}
         self._tensor_of = {weight.name: self._place(weight) for weight in blueprint if not weight.tied_to}
-        self.tensors = list(files.tensors.values())
+        self.tensors = [info for file in files for info in file.tensors.values()]
         self.unused = self._leftovers()
 
     def matrix(self, weight: Weight) -> Matrix:
@@ -80,7 +85,7 @@ class Checkpoint:
         """
         weight = self._owner(weight)
         info = self._tensor_of[weight.name]
-        data = self._files.data(info.name)
+        data = self._file_of[info.name].data(info.name)
         rows, columns = weight.shape
         if self._transform(weight) == "transpose":
             numbers = data.view(f"V{info.format.block_bytes}").reshape(columns, rows)
@@ -96,7 +101,9 @@ class Checkpoint:
             values = dequantize(matrix.data, matrix.format, matrix.columns)
         else:
             info = self._tensor_of[weight.name]
-            values = dequantize(self._files.data(info.name)[None, :], info.format, weight.shape[0])[0]
+            values = dequantize(
+                self._file_of[info.name].data(info.name)[None, :], info.format, weight.shape[0]
+            )[0]
         order = self._row_order(weight)
         if order is not None:
             values = values[order]
@@ -108,18 +115,29 @@ class Checkpoint:
         Raises:
             NumericError: It holds NaN or infinity.
         """
-        values = self.float32(weight)
-        if not np.isfinite(values).all():
+        self.check_finite(weight)
+        return self.float32(weight)
+
+    def check_finite(self, weight: Weight) -> None:
+        """Looks for NaN and infinity: 0.02 s for 100 MB of a block format.
+
+        Opening does not do this for matrices, because it would read the whole file.
+
+        Raises:
+            NumericError: It holds NaN or infinity.
+        """
+        info = self._tensor_of[self._owner(weight).name]
+        if not is_finite(self._file_of[info.name].data(info.name), info.format):
             raise NumericError(
-                f"{self.path.name}: {self._tensor_of[weight.name].name} holds NaN or infinity",
+                f"{self.path.name}: {info.name} holds NaN or infinity",
                 cause="the file was damaged, or the model broke while it was trained or converted",
                 remedy="download it again, or choose another file of the same model",
             )
-        return values
 
     def close(self) -> None:
         """Closes the files. Arrays that were views of them must not be used any more."""
-        self._files.close()
+        for file in self._files:
+            file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,13 +164,14 @@ class Checkpoint:
     def _place(self, weight: Weight) -> TensorInfo:
         """The tensor that holds a weight, once its shape and format are found right."""
         names = (weight.gguf if self.gguf else weight.safetensors).names
-        info = next((self._files.tensors[name] for name in names if name in self._files.tensors), None)
-        if info is None:
+        name = next((name for name in names if name in self._file_of), None)
+        if name is None:
             raise CorruptFile(
                 f"{self.path.name}: the tensor {' or '.join(names)} is missing",
                 cause=f"a {self.blueprint.config.family} model of this configuration needs it",
                 remedy="check that all of the model's files are there, and that config.json belongs to them",
             )
+        info = self._file_of[name].tensors[name]
         expected = weight.shape[::-1] if self._transform(weight) == "transpose" else weight.shape
         if tuple(info.shape) != expected:
             raise CorruptFile(
@@ -171,7 +190,7 @@ class Checkpoint:
         """Names that no weight needs; refused where they sit inside a layer that runs."""
         used = {info.name for info in self._tensor_of.values()}
         inside = {match[1] for name in used if (match := LAYER_PREFIX.match(name))}
-        unused = [name for name in self._files.tensors if name not in used and not HARMLESS.fullmatch(name)]
+        unused = [name for name in self._file_of if name not in used and not HARMLESS.fullmatch(name)]
         for name in unused:
             match = LAYER_PREFIX.match(name)
             if match and match[1] in inside:
@@ -195,21 +214,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CorruptFile: A file is damaged, or a weight is missing or has the wrong shape.
         UnsupportedModel: A family, a feature or a number format that boli does not run.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() lets PermissionError through
         return _open_folder(path)
-    if not path.is_file():
-        raise ModelNotFound(f"there is no file or folder {path}")
-    if path.suffix == ".safetensors" or path.name == "config.json":
-        return _open_folder(path.parent)
-    if path.suffix in PICKLES:
-        raise pickles_only(path)
+    if path.suffix == ".safetensors":
+        raise ModelNotFound(
+            f"{path} is only a part of a model",
+            cause="its configuration and tokenizer are in files beside it",
+            remedy=f"give the folder {path.parent}",
+        )
     return _open_gguf(path)
 
 
 def _open_gguf(path: Path) -> Checkpoint:
     file = GGUFFile(path)
     try:
-        return Checkpoint(_blueprint_of(file), path, file)
+        return Checkpoint(_blueprint_of(file), path, [file])
     except BaseException:
         file.close()
         raise
@@ -242,27 +261,14 @@ def _rope_freqs(file: GGUFFile) -> list[float] | None:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
+    config = folder / "config.json"
+    if not config.is_file():
+        return _open_gguf(only_gguf(folder))
+    # The weights first: if there are only pickles, that is what the reader must hear of.
+    files = open_safetensors(folder)
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        raise FormatError(f"cannot read the folder {folder}", cause=str(error)) from None
-    if "config.json" not in names:
-        ggufs = [name for name in names if name.endswith(".gguf")]
-        if len(ggufs) == 1:
-            return _open_gguf(folder / ggufs[0])
-        if ggufs:
-            raise ModelNotFound(
-                f"{folder} holds {len(ggufs)} GGUF files", remedy=f"name one, such as {folder / ggufs[0]}"
-            )
-        if "adapter_config.json" in names:
-            raise UnsupportedModel(
-                f"{folder} is an adapter, not a model", remedy="merge it into its base model first"
-            )
-        raise ModelNotFound(f"{folder} holds neither config.json nor a GGUF file")
-    blueprint = from_hf_config(read_json(folder / "config.json"))
-    files = SafetensorsFolder(folder)
-    try:
-        return Checkpoint(blueprint, folder, files)
+        return Checkpoint(from_hf_config(read_config(config)), folder, files)
     except BaseException:
-        files.close()
+        for file in files:
+            file.close()
         raise

@@ -42,7 +42,7 @@ def iq4_nl(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> N
 
 def iq4_xs(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> None:
     """IQ4_XS: -127..113, groups of 32 with 6-bit scales."""
-    upper = blocks[:, 2:4].view("<u2") >> np.arange(0, 16, 2, np.uint16)
+    upper = blocks[:, 2:4].view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16)
     integers = np.empty((len(blocks), 8), np.uint8)
     np.bitwise_and(blocks[:, 4:8], 15, out=integers[:, 0::2])
     np.right_shift(blocks[:, 4:8], 4, out=integers[:, 1::2])

@@ -14,7 +14,6 @@ file, aligned, without overlap.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -59,7 +58,7 @@ class GGUFFile(TensorFile):
     def _read_header(self) -> None:
         with self._file.view(0, self._file.nbytes) as view:
             cursor = Cursor(self._file, view)
-            if view[:4] != b"GGUF":
+            if bytes(view[:4]) != b"GGUF":
                 raise self._file.mistaken("GGUF")
             cursor.position = 4
             self.version = self._check_version(cursor.u32("the version"))
@@ -69,8 +68,8 @@ class GGUFFile(TensorFile):
             self._check_split(metadata)
             infos = [self._read_tensor(cursor) for _ in range(tensors)]
             data_start = -(-cursor.position // alignment) * alignment
-        self.metadata: Mapping[str, object] = MappingProxyType(metadata)
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._place(infos, data_start, alignment))
+        self.metadata = MappingProxyType(metadata)
+        self.tensors = MappingProxyType(self._place(infos, data_start, alignment))
 
     def _check_version(self, version: int) -> int:
         if version in (2, 3):

@@ -37,9 +37,9 @@ _STRUCTS: Final = {
 _U32: Final = _STRUCTS[4]
 _U64: Final = _STRUCTS[10]
 
-# Several times what the largest vocabularies need (a million tokens with scores, types and merges),
-# and few enough to walk over in a second.
-MAX_ITEMS: Final = 1 << 23
+# Vocabularies of a million tokens fit, with as many merges; walking over more strings would take long.
+MAX_STRINGS: Final = 1 << 22
+MAX_NUMBERS: Final = 1 << 23
 # Strings outside arrays are decoded at once; the longest in use are whole `tokenizer.json` files.
 MAX_TEXT: Final = 64 << 20
 
@@ -55,7 +55,7 @@ class GGUFArray(Sequence[object]):
     """
 
     def __init__(
-        self, file: MappedFile, key: str, item_type: int, offset: int, nbytes: int, count: int
+        self, file: MappedFile, key: str, *, item_type: int, offset: int, nbytes: int, count: int
     ) -> None:
         self._file = file
         self._key = key
@@ -66,7 +66,7 @@ class GGUFArray(Sequence[object]):
 
     @property
     def item_type(self) -> str:
-        """The type of the items: `string`, `float32`, `int32`, …"""
+        """The type of the items: `string`, `float32`, `int32` and so on."""
         return _TYPE_NAMES[self._type]
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class Cursor:
         self.file = file
         self.position = 0
         self._view = view
-        self._items = 0
+        self._strings = 0
         self._text = 0
 
     @property
@@ -200,7 +200,7 @@ class Cursor:
         if value > min(limit, self.left // smallest):
             raise self.file.damaged(
                 f"{what} is {value:,}",
-                cause=f"{self.left:,} bytes are left, room for {self.left // smallest:,}; at most {limit:,} are allowed",
+                cause=f"the rest of the file has room for {self.left // smallest:,}; the limit is {limit:,}",
             )
         return value
 
@@ -242,14 +242,17 @@ class Cursor:
                 cause=f"at byte {self.position - 4:,}",
             )
         size = 8 if kind == STRING else _STRUCTS[kind].size
-        count = self.count(f"the number of items of {quoted(key)}", size, MAX_ITEMS - self._items)
-        self._items += count
+        limit = MAX_STRINGS - self._strings if kind == STRING else MAX_NUMBERS
+        count = self.count(f"the number of items of {quoted(key)}", size, limit)
         start = self.position
         if kind == STRING:
             self._skip_strings(key, count)
+            self._strings += count
         else:
             self.position += count * size
-        return GGUFArray(self.file, key, kind, start, self.position - start, count)
+        return GGUFArray(
+            self.file, key, item_type=kind, offset=start, nbytes=self.position - start, count=count
+        )
 
     def _skip_strings(self, key: str, count: int) -> None:
         # Half a million rounds for a large vocabulary: everything in the loop is local.

@@ -4,9 +4,10 @@
     {"name": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}, …, "__metadata__": {"k": "v"}}
 
 The reader is our own, so that tensors are views of the mapped file and errors are ours. It accepts
-what the format's own library accepts: the bytes are covered by tensors without overlap and without
-a hole. The header is limited before it is parsed, by length and by the number of JSON's marks, as
-parsing turns two bytes into an object of fifty.
+no file that the format's own library refuses: the bytes are covered by tensors without overlap and
+without a hole. Beyond that it refuses names that are there twice or are not printable. The header
+is limited before it is parsed, by length and by the number of JSON's marks, since parsing turns two
+bytes into an object of fifty.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, NoReturn
 
@@ -24,7 +26,7 @@ from boli.formats.tensor_file import TensorFile, TensorInfo, quoted
 __all__ = ["SafetensorsFile", "TensorInfo"]
 
 MAX_HEADER: Final = 100_000_000  # the limit of the format's own library
-MAX_TENSORS: Final = 1 << 18
+MAX_TENSORS: Final = 1 << 16  # in one file; models with more have shards
 MAX_DIMENSIONS: Final = 16
 MAX_NAME: Final = 1024
 # A tensor's entry needs twelve of these outside its name.
@@ -51,8 +53,8 @@ class SafetensorsFile(TensorFile):
 
     def _read_header(self) -> None:
         start, header = self._parse_header()
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
+        metadata = header.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(_is_text(each) for each in metadata.values()):
             raise self._file.damaged("__metadata__ is not an object of strings")
         if len(header) > MAX_TENSORS:
             raise self._file.damaged(
@@ -60,8 +62,8 @@ class SafetensorsFile(TensorFile):
             )
         tensors = {name: self._read_tensor(name, entry, start) for name, entry in header.items()}
         self._check_cover(tensors, start)
-        self.metadata: Mapping[str, object] = MappingProxyType(metadata)
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
+        self.metadata = MappingProxyType(metadata)
+        self.tensors = MappingProxyType(tensors)
 
     def _parse_header(self) -> tuple[int, dict[str, object]]:
         """Where the tensors' bytes begin, and the header as parsed."""
@@ -70,12 +72,15 @@ class SafetensorsFile(TensorFile):
             raise file.damaged(f"it has {file.nbytes} bytes", cause="the header's length alone takes 8")
         length = int.from_bytes(file.view(0, 8), "little")
         if length > MAX_HEADER:
-            raise file.mistaken("safetensors") if length >> 32 else file.damaged(
+            if length >> 32:  # the first eight bytes are text or another format's
+                raise file.mistaken("safetensors")
+            raise file.damaged(
                 f"its header claims {length:,} bytes", cause=f"at most {MAX_HEADER:,} are allowed"
             )
         if length > file.nbytes - 8:
             raise file.damaged(
-                "it ends within the header", cause=f"the header has {length:,} bytes, the file {file.nbytes:,}"
+                "it ends within the header",
+                cause=f"the header has {length:,} bytes, the file {file.nbytes:,}",
             )
         raw = bytes(file.view(8, length))
         if not raw.startswith(b"{"):
@@ -86,7 +91,7 @@ class SafetensorsFile(TensorFile):
         try:
             header = json.loads(
                 raw.decode(),
-                object_pairs_hook=_without_duplicates,
+                object_pairs_hook=without_duplicates,
                 parse_int=_parse_size,
                 parse_float=_no_number,
                 parse_constant=_no_number,
@@ -102,18 +107,26 @@ class SafetensorsFile(TensorFile):
     def _read_tensor(self, name: str, entry: object, start: int) -> TensorInfo:
         if not name or len(name) > MAX_NAME or not name.isprintable():
             raise self._file.damaged(
-                f"a tensor is named {quoted(name)}", cause=f"names are printable text of 1 to {MAX_NAME} characters"
+                f"a tensor is named {quoted(name)}",
+                cause=f"names are printable text of 1 to {MAX_NAME} characters",
             )
         what = f"tensor {quoted(name)}"
-        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise self._file.damaged(f"the entry of {what} is not dtype, shape and data_offsets")
+        if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
+            raise self._file.damaged(f"the entry of {what} lacks dtype, shape or data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        if (
+            not isinstance(dtype, str)
+            or not _are_sizes(shape)
+            or not _are_sizes(offsets)
+            or len(offsets) != 2
+        ):
             raise self._file.damaged(
                 f"the entry of {what} makes no sense", cause=f"it is {quoted(json.dumps(entry))}"
             )
         if len(shape) > MAX_DIMENSIONS:
-            raise self._file.damaged(f"{what} has {len(shape)} dimensions", cause=f"up to {MAX_DIMENSIONS} are allowed")
+            raise self._file.damaged(
+                f"{what} has {len(shape)} dimensions", cause=f"up to {MAX_DIMENSIONS} are allowed"
+            )
         try:
             fmt = by_safetensors(dtype)
         except UnsupportedModel as error:
@@ -149,22 +162,28 @@ class SafetensorsFile(TensorFile):
                 "most often, the download was cut off",
             )
         if end < self._file.nbytes:
-            raise self._file.damaged(
-                f"{self._file.nbytes - end:,} bytes at its end belong to no tensor"
-            )
+            raise self._file.damaged(f"{self._file.nbytes - end:,} bytes at its end belong to no tensor")
+
+
+def without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For `json.loads(object_pairs_hook=…)`: raises `ValueError` for a name that is there twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = sorted(name for name, _ in pairs)
+        twice = next(name for name, following in pairwise(names) if name == following)
+        raise ValueError(f"the name {quoted(twice)} is there twice")
+    return found
+
+
+def _is_text(value: object) -> bool:
+    # An escape such as \ud800 alone makes a string that no output takes.
+    return isinstance(value, str) and (
+        value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
+    )
 
 
 def _are_sizes(values: object) -> bool:
     return isinstance(values, list) and all(type(each) is int for each in values)
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the name {quoted(twice)} is there twice")
-    return found
 
 
 def _parse_size(digits: str) -> int:

@@ -156,6 +156,8 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = MappedFile(self.path)
+        self.metadata = {}
+        self.tensors = {}
         try:
             self._read_header()
         except BaseException:

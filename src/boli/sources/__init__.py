@@ -3,14 +3,15 @@
     resolve("smollm2")      what the user typed  →  files on the disk, fetched if need be
     installed(), remove()   what is in the caches
 
-Read `names.py` for what can be typed, `resolve.py` for what is done about it, then one file for each kind of place.
+Read `names.py` for what can be typed, `lookup.py` for what is done about it, then one file for
+each kind of place.
 """
 
 from boli.sources.aliases import ALIASES, DEFAULT_MODEL, Alias
-from boli.sources.installed import InstalledModel, installed, remove
+from boli.sources.inventory import InstalledModel, installed, remove
 from boli.sources.local import LocalModel
+from boli.sources.lookup import resolve
 from boli.sources.progress import Progress
-from boli.sources.resolve import resolve
 
 __all__ = [
     "ALIASES",

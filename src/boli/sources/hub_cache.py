@@ -3,8 +3,8 @@
 boli keeps no second copy of what a hub's library has cached, and needs no library to use what is there:
 
     Hugging Face    HF_HUB_CACHE/models--org--name/{refs/main, snapshots/COMMIT/file → blobs/HASH}
-    ModelScope      MODELSCOPE_CACHE/models/org--name/snapshots/REVISION/file, and the folders of its older library
-                    MODELSCOPE_CACHE/[hub/]models/org/name (with dots in the name written `___`)
+    ModelScope      MODELSCOPE_CACHE/models/org--name/snapshots/REVISION/file
+    its old library MODELSCOPE_CACHE/[hub/]models/org/name, with dots in the name written `___`
 """
 
 from __future__ import annotations
@@ -77,10 +77,14 @@ def _read_ref(path: Path) -> str | None:
     return text if _COMMIT.fullmatch(text) else None
 
 
-def cached(name: HubName) -> Path | None:
-    """The folder or `.gguf` that `name` means, if the cache has the whole of it."""
+def cached(name: HubName, *, tokenizer: bool = True) -> Path | None:
+    """The folder or `.gguf` that `name` means, if the cache has the whole of it.
+
+    Another program may have fetched the weights alone. With `tokenizer=False` that is enough: it is the
+    best that there is when the hub cannot be asked for the rest.
+    """
     folder = snapshot_folder(name)
-    return find_model(name, folder) if folder is not None else None
+    return find_model(name, folder, tokenizer=tokenizer) if folder is not None else None
 
 
 def snapshots(hub: Literal["hf", "ms"]) -> Iterator[Snapshot]:
@@ -128,7 +132,9 @@ def models(snapshot: Snapshot) -> Iterator[tuple[HubName, Path]]:
 def size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder, each counted once however many links lead to it."""
     files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
-    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in (file.stat() for file in files)}.values())
+    return sum(
+        {(stat.st_dev, stat.st_ino): stat.st_size for stat in (file.stat() for file in files)}.values()
+    )
 
 
 def forget(name: HubName) -> int:

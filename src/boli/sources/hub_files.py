@@ -27,13 +27,13 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that a hub lists.
+    r"""A file that a hub lists.
 
     Attributes:
         path: Its path in the repository.
         nbytes: Its size, or None if the hub does not say.
         sha256: Hex digest of its content, or None.
-        git_sha1: Its git object id (SHA-1 of `blob SIZE\\0` and the content), or None.
+        git_sha1: Its git object id (SHA-1 of `blob SIZE\0` and the content), or None.
     """
 
     path: str
@@ -55,7 +55,9 @@ def select(name: HubName, listing: Iterable[RemoteFile]) -> list[RemoteFile]:
     files = _checked(name, listing)
     weights = _safetensors(files)
     if not (name.file or name.quant) and weights and "config.json" in files:
-        return [files[path] for path in sorted(files) if _SMALL.fullmatch(path)] + [files[path] for path in weights]
+        return [files[path] for path in sorted(files) if _SMALL.fullmatch(path)] + [
+            files[path] for path in weights
+        ]
     ggufs = [path for path in sorted(files) if path.endswith(".gguf") and "mmproj" not in path]
     if name.file or name.quant or ggufs:
         return [files[choose_gguf(name, ggufs, {path: file.nbytes for path, file in files.items()})]]
@@ -71,7 +73,8 @@ def choose_gguf(name: HubName, ggufs: Sequence[str], sizes: dict[str, int | None
     found = [path for path in ggufs if _matches(name, path)]
     if not found:
         raise ModelNotFound(
-            f"{name} is not in the repository", remedy=f"it has: {_choices(name, ggufs, sizes)}" if ggufs else "it has no GGUF"
+            f"{name} is not in the repository",
+            remedy=f"it has: {_choices(name, ggufs, sizes)}" if ggufs else "it has no GGUF",
         )
     if all(_SPLIT.search(path) for path in found):
         raise UnsupportedModel(
@@ -81,7 +84,9 @@ def choose_gguf(name: HubName, ggufs: Sequence[str], sizes: dict[str, int | None
         )
     found = [path for path in found if not _SPLIT.search(path)]
     if len(found) > 1:
-        raise UsageError(f"{name} could be {len(found)} GGUF models", remedy=f"choose: {_choices(name, found, sizes)}")
+        raise UsageError(
+            f"{name} could be {len(found)} GGUF models", remedy=f"choose: {_choices(name, found, sizes)}"
+        )
     return found[0]
 
 
@@ -105,7 +110,9 @@ def _checked(name: HubName, listing: Iterable[RemoteFile]) -> dict[str, RemoteFi
     files: dict[str, RemoteFile] = {}
     for file in listing:
         bad_size = file.nbytes is not None and not 0 <= file.nbytes < 2**50
-        leads_out = ".." in re.split(r"[/\\]", file.path) or file.path.startswith(("/", "\\")) or "\0" in file.path
+        leads_out = (
+            ".." in re.split(r"[/\\]", file.path) or file.path.startswith(("/", "\\")) or "\0" in file.path
+        )
         if leads_out or bad_size or len(files) >= _MAX_FILES:
             raise IntegrityError(
                 f"the list of files of {name} is not to be trusted",
@@ -128,10 +135,10 @@ def _safetensors(files: dict[str, RemoteFile] | dict[str, Path]) -> list[str]:
     return sorted(path for path in files if path.endswith(".safetensors") and "/" not in path)
 
 
-def complete(folder: Path) -> bool:
-    """True if a folder has a configuration, a tokenizer and all the weights its index names."""
+def complete(folder: Path, *, tokenizer: bool = True) -> bool:
+    """True if a folder has a configuration, all weights that its index names and, if asked, a tokenizer."""
     files = {entry.name: entry for entry in folder.iterdir() if entry.is_file()}
-    if "config.json" not in files or not any(tokenizer in files for tokenizer in _TOKENIZERS):
+    if "config.json" not in files or (tokenizer and not any(known in files for known in _TOKENIZERS)):
         return False
     if INDEX not in files:
         return bool(_safetensors(files))
@@ -142,15 +149,19 @@ def complete(folder: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     shards = index.get("weight_map") if isinstance(index, dict) else None
-    return isinstance(shards, dict) and bool(shards) and all(isinstance(shard, str) and shard in files for shard in shards.values())
+    return (
+        isinstance(shards, dict)
+        and bool(shards)
+        and all(isinstance(shard, str) and shard in files for shard in shards.values())
+    )
 
 
-def find_model(name: HubName, folder: Path) -> Path | None:
+def find_model(name: HubName, folder: Path, *, tokenizer: bool = True) -> Path | None:
     """What `name` means in a folder of the hub's cache, or None if it is not there as a whole."""
-    if not (name.file or name.quant) and complete(folder):
+    if not (name.file or name.quant) and complete(folder, tokenizer=tokenizer):
         return folder
     ggufs = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.gguf")) if path.is_file()]
-    found = [path for path in ggufs if "mmproj" not in path and not _SPLIT.search(path) and _matches(name, path)]
+    found = [
+        path for path in ggufs if "mmproj" not in path and not _SPLIT.search(path) and _matches(name, path)
+    ]
     return folder / found[0] if len(found) == 1 else None
-
-

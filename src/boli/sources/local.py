@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ def is_path(text: str) -> bool:
 
 
 def holds_model(path: Path) -> bool:
-    """True for a file that is a GGUF, and for a folder that holds model files of any kind, even unsafe ones."""
+    """True for a file that is a GGUF, and for a folder with model files of any kind, even unsafe ones."""
     try:
         if path.is_dir():
             names = os.listdir(path)  # noqa: PTH208 - names are enough
-            return "config.json" in names or any(n.endswith((".gguf", ".safetensors", *PICKLES)) for n in names)
+            return "config.json" in names or any(
+                n.endswith((".gguf", ".safetensors", *PICKLES)) for n in names
+            )
         return path.is_file() and (path.suffix == ".gguf" or _is_gguf(path))
     except OSError:  # a name too long, a folder we may not list: not ours
         return False
@@ -47,7 +50,7 @@ def find(text: str) -> LocalModel:
     """The model at a path.
 
     Args:
-        text: Path of a folder with `config.json` and `*.safetensors` or with one `.gguf`, or of a `.gguf` file.
+        text: Path of a folder with `config.json` and `*.safetensors`, or with one `.gguf`; or of a `.gguf`.
 
     Raises:
         ModelNotFound: Nothing is there, or no model.
@@ -57,7 +60,9 @@ def find(text: str) -> LocalModel:
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
-        raise ModelNotFound(f"no home folder for {text}", cause=str(error), remedy="write the whole path") from error
+        raise ModelNotFound(
+            f"no home folder for {text}", cause=str(error), remedy="write the whole path"
+        ) from error
     try:
         if path.is_dir():
             found = model_in_folder(path)
@@ -66,7 +71,9 @@ def find(text: str) -> LocalModel:
         else:
             raise ModelNotFound(f"no file or folder {path}", remedy=_nearest(path))
     except PermissionError as error:
-        raise ModelNotFound(f"{path} cannot be read", cause=error.strerror or "", remedy="check its rights") from error
+        raise ModelNotFound(
+            f"{path} cannot be read", cause=error.strerror or "", remedy="check its rights"
+        ) from error
     absolute = Path(os.path.abspath(found))  # noqa: PTH100 - resolve() would follow links that users mean as names
     return LocalModel(str(absolute), absolute, "folder" if found.is_dir() else "file")
 
@@ -91,13 +98,20 @@ def model_in_folder(folder: Path) -> Path:
         )
     if safetensors:
         raise ModelNotFound(
-            f"{folder} has weights but no config.json", remedy="put the model's config.json beside its weights"
+            f"{folder} has weights but no config.json",
+            remedy="put the model's config.json beside its weights",
         )
     pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
         raise only_pickles(str(folder), pickles)
-    what = "config.json but no *.safetensors" if "config.json" in names else "no config.json, *.safetensors or .gguf"
-    raise ModelNotFound(f"{folder} holds no model", cause=f"it has {what}", remedy="give the folder of a model")
+    what = (
+        "config.json but no *.safetensors"
+        if "config.json" in names
+        else "no config.json, *.safetensors or .gguf"
+    )
+    raise ModelNotFound(
+        f"{folder} holds no model", cause=f"it has {what}", remedy="give the folder of a model"
+    )
 
 
 def only_pickles(where: str, pickles: list[str]) -> UnsafeFile:
@@ -105,7 +119,7 @@ def only_pickles(where: str, pickles: list[str]) -> UnsafeFile:
     return UnsafeFile(
         f"{where} holds its weights only as pickles ({', '.join(pickles[:3])})",
         cause="a pickle is a program, and loading it runs that program",
-        remedy="look for the same model as .safetensors or .gguf, or convert it on a machine that you can lose",
+        remedy="look for the same model as .safetensors or .gguf, or convert it where nothing can be lost",
     )
 
 
@@ -116,7 +130,9 @@ def _model_file(path: Path) -> Path:
         raise UsageError(f"{path} is only the weights of a model", remedy=f"name its folder: {path.parent}")
     if path.suffix == ".gguf" or _is_gguf(path):
         return path
-    raise ModelNotFound(f"{path} is no model", cause="it does not begin as a GGUF does", remedy="name a .gguf or a folder")
+    raise ModelNotFound(
+        f"{path} is no model", cause="it does not begin as a GGUF does", remedy="name a .gguf or a folder"
+    )
 
 
 def _is_gguf(path: Path) -> bool:
@@ -125,8 +141,6 @@ def _is_gguf(path: Path) -> bool:
 
 
 def _nearest(path: Path) -> str:
-    import difflib
-
     parent = path.parent
     if not parent.is_dir():
         return f"there is no folder {parent} either"

@@ -1,18 +1,20 @@
 """Models from ModelScope, fetched by modelscope-hub into its own cache.
 
-ModelScope's cache has one folder a branch, not one a commit. So one listing pins the content: every file must have
-the size and the SHA-256 that this listing gave, whatever the branch does in the meantime. Weights come last, so that
-a folder with whole weights is a whole model.
+ModelScope's cache has one folder a branch, not one a commit. So one listing pins the content: every file
+must have the size and the SHA-256 that this listing gave, whatever the branch does in the meantime. Weights
+come last, so that a folder with whole weights is a whole model.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from boli.errors import BoliError, IntegrityError, MissingExtra, ModelNotFound, NetworkError
 from boli.sources import hub_cache, storage
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from boli.sources.progress import Progress
 
 _CONNECT_SECONDS = 5.0
-# The library reads its settings once, when it is imported. Its own defaults take a minute and a half to say that
-# there is no network; whoever sets these variables themselves is obeyed.
+# The library reads its settings once, when it is imported. By its own defaults it takes a minute and a half
+# to say that there is no network; whoever sets these variables themselves is obeyed.
 _PATIENCE = {"MODELSCOPE_API_MAX_RETRIES": "1", "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "2"}
 
 
@@ -46,7 +48,9 @@ def fetch(name: HubName, progress: Progress) -> Path:
     with _explained(name, api.legacy.endpoint):
         _check_reachable(api.legacy.endpoint)
         listed = api.list_repo_files(name.repo, "model", revision=name.revision)
-    files = select(name, (RemoteFile(f.path, f.size, f.sha256 or None) for f in listed if not f.is_dir))
+    files = select(
+        name, (RemoteFile(f.path, f.size or None, f.sha256 or None) for f in listed if not f.is_dir)
+    )
     cache = hub_cache.root("ms")
     total = sum(file.nbytes or 0 for file in files)
     with storage.storage_errors(cache):
@@ -68,10 +72,11 @@ def _library(name: HubName) -> Any:
     for key, value in _PATIENCE.items():
         os.environ.setdefault(key, value)
     try:
-        import modelscope_hub
+        import modelscope_hub  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtra(
-            f"{name} comes from ModelScope, and modelscope-hub is not installed", remedy="pip install 'boli[hub]'"
+            f"{name} comes from ModelScope, and modelscope-hub is not installed",
+            remedy="pip install 'boli[hub]'",
         ) from error
     finally:
         for key, old in before.items():
@@ -92,7 +97,9 @@ def _fetch_file(api: Any, name: HubName, file: RemoteFile, cache: Path, progress
         progress_callbacks=[_callback_for(progress)],
     )
     if not path.is_relative_to(cache):
-        raise IntegrityError(f"{file.path} was put outside the cache", cause=str(path), remedy="remove that file")
+        raise IntegrityError(
+            f"{file.path} was put outside the cache", cause=str(path), remedy="remove that file"
+        )
     return path
 
 
@@ -114,9 +121,9 @@ def _callback_for(progress: Progress) -> type:
 def _no_bars() -> Iterator[None]:
     """Keep the library from drawing its own bars over ours.
 
-    It has no setting for it: tqdm is called with the bar switched on. So its name for tqdm is replaced meanwhile.
+    It has no setting for it: tqdm is called with the bar on. So its name for tqdm is replaced meanwhile.
     """
-    from modelscope_hub import _download
+    from modelscope_hub import _download  # noqa: PLC0415  after `_library`
 
     original = getattr(_download, "tqdm", None)
     if original is None:  # another version, that draws by other means
@@ -134,15 +141,14 @@ def _no_bars() -> Iterator[None]:
 
 
 def _check_reachable(endpoint: str) -> None:
-    """Fail in seconds if nothing answers at all. With a proxy only the proxy knows, so it is left to the library."""
-    import socket
-    from urllib.request import getproxies, proxy_bypass
-
+    """Fail in seconds if nothing answers at all. With a proxy only the proxy knows: left to the library."""
     parts = urlsplit(endpoint)
     host = parts.hostname or ""
     if parts.scheme in getproxies() and not proxy_bypass(host):
         return
-    socket.create_connection((host, parts.port or (443 if parts.scheme == "https" else 80)), _CONNECT_SECONDS).close()
+    socket.create_connection(
+        (host, parts.port or (443 if parts.scheme == "https" else 80)), _CONNECT_SECONDS
+    ).close()
 
 
 @contextmanager
@@ -157,7 +163,7 @@ def _explained(name: HubName, endpoint: str) -> Iterator[None]:
 
 
 def _explain(name: HubName, endpoint: str, error: Exception) -> BoliError:
-    from modelscope_hub import errors
+    from modelscope_hub import errors  # noqa: PLC0415  after `_library`
 
     if isinstance(error, OSError) and (full := storage.explain(error, hub_cache.root("ms"))) is not None:
         return full
@@ -177,7 +183,9 @@ def _explain(name: HubName, endpoint: str, error: Exception) -> BoliError:
     if isinstance(error, errors.NotExistError):
         what = f"{name.repo} at revision {name.revision}" if name.revision else name.repo
         return ModelNotFound(
-            f"{endpoint} has no model {what}", cause=said, remedy="check the spelling (ms:org/name[@revision])"
+            f"{endpoint} has no model {what}",
+            cause=said,
+            remedy="check the spelling (ms:org/name[@revision])",
         )
     return NetworkError(
         f"could not fetch {name} from {endpoint}",

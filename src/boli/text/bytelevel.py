@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from boli.errors import TextError
 from boli.text.merging import merge_pairs
 from boli.text.nfc import nfc, nfc_with_origins
 
@@ -17,7 +16,7 @@ _LONGEST_CACHED_WORD = 64
 
 
 def _byte_alphabet() -> list[str]:
-    """The character that stands for each byte: itself where it is printable Latin-1, else one from U+0100 on."""
+    """The character that stands for each byte: itself if it is printable Latin-1, else one from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
@@ -35,7 +34,7 @@ def spell(text: str) -> str:
 
 
 def unspell(piece: str) -> bytes:
-    """The bytes that a vocabulary entry spells; one with a character outside the alphabet stands for itself."""
+    """The bytes that an entry spells; one with a character outside the alphabet stands for itself."""
     try:
         return bytes(map(CHARACTER_TO_BYTE.__getitem__, piece))
     except KeyError:
@@ -49,7 +48,9 @@ class ByteLevelBPE:
         ids: The id of each entry, spelt in the byte alphabet.
         ranks: The rank of each merge, keyed by the two parts with one space between, as GGUF stores them.
         pre_tokenizer: Cuts the text into the words inside which merges happen.
-        unknown_id: Stands for a byte that the vocabulary lacks.
+
+    A byte that the vocabulary lacks is dropped before merging, as `tokenizers` does. SmolLM2 lacks six
+    control characters, among others; its unknown token is its end of text, and must not stand for them.
     """
 
     def __init__(
@@ -57,13 +58,11 @@ class ByteLevelBPE:
         ids: Mapping[str, int],
         ranks: Mapping[str, int],
         pre_tokenizer: PreTokenizer,
-        unknown_id: int | None = None,
     ) -> None:
         self._ids = ids
         self._ranks = ranks
         self._pre_tokenizer = pre_tokenizer
-        self._unknown_id = unknown_id
-        self._cache: dict[str, tuple[list[int], list[int]]] = {}
+        self._cache: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -76,34 +75,38 @@ class ByteLevelBPE:
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """`(id, start, end)` of each token; bytes inside one character share that character's span."""
-        origin: list[tuple[int, int]] | None = None
+        origins: list[tuple[int, int]] | None = None
         if self._pre_tokenizer.nfc and nfc(text) != text:
-            text, origin = nfc_with_origins(text)
-        spans = []
-        for word, word_start in self._pre_tokenizer.words(text):
-            ids, lengths = self._word(word)
-            owner = [index for index, character in enumerate(word) for _ in character.encode()]
-            position = 0
-            for token, length in zip(ids, lengths, strict=True):
-                start = word_start + owner[position]
-                position += length
-                end = word_start + owner[position - 1] + 1
-                if origin is not None:
-                    start, end = origin[start][0], origin[end - 1][1]
+            text, origins = nfc_with_origins(text)
+        spans: list[tuple[int, int, int]] = []
+        for word, (word_start, _) in self._pre_tokenizer.words(text):
+            # Which character of the text each byte belongs to.
+            owner = [word_start + index for index, character in enumerate(word) for _ in character.encode()]
+            for token, (first, last) in zip(*self._word(word), strict=True):
+                start, end = owner[first], owner[last] + 1
+                if origins is not None:
+                    start, end = origins[start][0], origins[end - 1][1]
                 spans.append((token, start, end))
         return spans
 
-    def _word(self, word: str) -> tuple[list[int], list[int]]:
-        """Ids of one word, and the bytes that each id covers."""
+    def _word(self, word: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of one word, and the first and the last byte of each."""
         known = self._cache.get(word)
         if known is not None:
             return known
         spelt = spell(word)
         if self._pre_tokenizer.whole_words and spelt in self._ids:
+            kept = list(range(len(spelt)))
             parts = [spelt]
         else:
-            parts = merge_pairs(spelt, self._rank)
-        result = [self._id(part) for part in parts], [len(part) for part in parts]
+            kept = [index for index, character in enumerate(spelt) if character in self._ids]
+            parts = merge_pairs([spelt[index] for index in kept], self._rank)
+        borders = []
+        position = 0
+        for part in parts:
+            borders.append((kept[position], kept[position + len(part) - 1]))
+            position += len(part)
+        result = [self._ids[part] for part in parts], borders
         if len(word) <= _LONGEST_CACHED_WORD:
             if len(self._cache) >= _CACHED_WORDS:
                 self._cache.clear()
@@ -114,14 +117,3 @@ class ByteLevelBPE:
         rank = self._ranks.get(f"{left} {right}")
         # A merge whose result is no token would leave a symbol without an id.
         return rank if rank is not None and left + right in self._ids else None
-
-    def _id(self, part: str) -> int:
-        found = self._ids.get(part, self._unknown_id)
-        if found is None:
-            raise TextError(
-                f"the vocabulary has no token for the byte 0x{CHARACTER_TO_BYTE[part]:02X}",
-                cause="a byte-level vocabulary needs all 256 bytes, or a token for unknown ones",
-                remedy="leave the character out, or convert the model again",
-            )
-        return found
-

@@ -1,4 +1,4 @@
-"""The one algorithm behind byte-level BPE and SentencePiece BPE: merge the best neighbours until none is left."""
+"""The algorithm of byte-level and of SentencePiece BPE: merge the best neighbours until none is left."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from heapq import heapify, heappop, heappush
 def merge_pairs(symbols: Sequence[str], rank: Callable[[str, str], float | None]) -> list[str]:
     """Merge neighbouring symbols, the lowest rank first and the leftmost of equals, until no pair has a rank.
 
-    Every merge looks only at the two new neighbours, found through a linked list, so a text of n symbols takes
-    O(n log n) steps whatever it holds.
+    Every merge looks only at the two new neighbours, found through a linked list, so a text of n symbols
+    takes O(n log n) steps whatever it holds.
 
     Args:
         symbols: The pieces to begin with (characters, or bytes spelt as characters). None may be empty.

@@ -1,4 +1,4 @@
-"""SentencePiece's BPE: merges ranked by the score of their result, with bytes for what the vocabulary lacks."""
+"""SentencePiece's BPE: merges ranked by the score of their result, bytes for what the vocabulary lacks."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class SentencePieceBPE:
         return [token for token, _ in self._tokens(self._normalize(text)[0])]
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
-        """`(id, start, end)` of each token; bytes of one character share its span, an added space has none."""
+        """`(id, start, end)` of each token; bytes of one character share its span, an added space is none."""
         normal, origins = self._normalize(text)
-        spans = []
+        spans: list[tuple[int, int, int]] = []
         position = 0
         for token, length in self._tokens(normal):
             start = origins[position]
@@ -71,27 +71,23 @@ class SentencePieceBPE:
 
     def _normalize(self, text: str) -> tuple[str, Sequence[int]]:
         """The text with spaces spelt out, and the source position of each of its borders."""
+        text = text.replace(" ", SPACE)
         origins: Sequence[int] = range(len(text) + 1)
         if self._remove_extra_whitespaces:
-            # A space stays if it follows something else and something else is still to come.
-            kept = [
-                index
-                for index, character in enumerate(text)
-                if character != " " or (index > 0 and text[index - 1] != " ")
-            ]
-            if kept and text[kept[-1]] == " ":
+            kept = [i for i, c in enumerate(text) if c != SPACE or (i > 0 and text[i - 1] != SPACE)]
+            if kept and text[kept[-1]] == SPACE:
                 kept.pop()
             origins = [*kept, len(text)]
             text = "".join(text[index] for index in kept)
         if self._add_space_prefix and text:
-            text = " " + text
+            text = SPACE + text
             origins = [0, *origins]
-        return text.replace(" ", SPACE), origins
+        return text, origins
 
     def _tokens(self, normal: str) -> list[tuple[int, int]]:
-        """Each token with the number of characters it takes; all but the first byte of a character take none."""
+        """Each token and how many characters it takes; all but the first byte of a character take none."""
         tokens: list[tuple[int, int]] = []
-        for word in self._cut.split(normal) if self._cut else [normal]:
+        for word in self._cut.split(normal):
             ids, lengths = self._word(word)
             for token, length in zip(ids, lengths, strict=True):
                 if token == self._unknown_id and tokens and tokens[-1][0] == token:
@@ -151,15 +147,16 @@ class SentencePieceBPE:
         return parts
 
 
-def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str] | None:
+def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
     """A pattern of the places where a text may be cut without changing its tokens.
 
-    A merge across "…x▁…" would need an entry that holds "x▁". Where no entry does, the text can be cut between
-    x and ▁, and the parts be merged, and remembered, on their own. Nearly all vocabularies allow it after nearly
-    all characters, because they were trained on words.
+    A merge across "…x▁…" would need an entry that holds "x▁". Where no entry does, the text can be cut
+    between x and ▁, and the parts be merged, and remembered, on their own. Nearly all vocabularies allow it
+    after nearly all characters, because they were trained on words.
     """
     joined = {pair[0] for pair in re.findall(f"[^{SPACE}\0]{SPACE}", "\0".join(ids))}
-    joined.add(SPACE)
-    if "\0" in joined:
-        return None
+    joined |= {
+        SPACE,
+        "\0",
+    }  # NUL separates the entries here, so nothing is known about what follows it in one
     return re.compile(f"(?<=[^{''.join(map(re.escape, sorted(joined)))}])(?={SPACE})")

@@ -24,8 +24,9 @@ class SpecialTokens:
         lengths: dict[str, set[int]] = {}
         for text in self._ids:
             lengths.setdefault(text[:2], set()).add(len(text))
-        # Two characters tell apart nearly all places where a token could start ("<|", "  ", "\n\n") from those
-        # where none can, so a lone space or bracket costs one failed lookup and not one per token length.
+        # Two characters tell apart nearly all places where a token could start ("<|", "  ", "\n\n") from
+        # those where none can, so a lone space or bracket costs one failed lookup and not one per token
+        # length.
         self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
         firsts = sorted({text[0] for text in self._ids})
         self._first = re.compile("[" + "".join(map(re.escape, firsts)) + "]") if firsts else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,7 +38,8 @@ def installed() -> list[InstalledModel]:
     for hub in ("hf", "ms"):
         for snapshot in hub_cache.snapshots(hub):
             found += [
-                InstalledModel(str(name), path, hub, hub_cache.size(path)) for name, path in hub_cache.models(snapshot)
+                InstalledModel(str(name), path, hub, hub_cache.size(path))
+                for name, path in hub_cache.models(snapshot)
             ]
     return found
 
@@ -57,8 +59,6 @@ def _unpacked() -> list[tuple[str, Path]]:
 
 def nearest(model: str) -> list[str]:
     """At most two names, of aliases and of installed models, that look like `model`."""
-    import difflib
-
     known = {name.lower(): name for name in [*(entry.name for entry in installed()), *ALIASES]}
     tails = {name.rpartition("/")[2]: full for name, full in known.items()}
     close = difflib.get_close_matches(model.lower(), [*known, *tails], n=2, cutoff=0.6)
@@ -85,7 +85,8 @@ def remove(model: str) -> int:
         freed = _remove(model)
     if not freed:
         raise ModelNotFound(
-            f"{model} is not in a cache", remedy=f"{names.unknown(model, nearest(model))}; `boli models` lists them"
+            f"{model} is not in a cache",
+            remedy=f"{names.unknown(model, nearest(model))}; `boli models` lists them",
         )
     return freed
 
@@ -120,4 +121,3 @@ def _remove_file(model: PypiModel) -> int:
             break
         folder.rmdir()
     return freed
-

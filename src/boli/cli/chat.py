@@ -1,0 +1,116 @@
+"""`boli chat`: a conversation with a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boli.cli import arguments
+from boli.cli.answer import document, print_summary, write_answer
+from boli.cli.progress import TerminalProgress
+from boli.cli.terminal import print_json
+from boli.errors import UsageError
+
+if TYPE_CHECKING:
+    from boli.engine.params import SamplingOptions
+
+HELP = """Talk with a model.
+
+Its own chat template is used. What was said stays in the KV cache, so each turn computes only
+what is new.
+
+Lines that begin with / are commands: /undo takes back the last question and its answer, /system
+TEXT says how the model should behave, /save FILE writes the conversation as JSON, /help lists all,
+/quit leaves. A line that ends with \\ goes on in the next. Ctrl-C stops an answer; at the prompt it
+leaves, as Ctrl-D does. When stdin is not a terminal, each line of it is a turn.
+
+\b
+Examples:
+  boli chat
+  boli chat --system "Answer in one sentence."
+  boli chat --once "Name three primes." --temperature 0
+  printf 'Hi!\\nWho are you?\\n' | boli chat
+"""
+
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(help=HELP)
+def chat(
+    *,
+    once: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Answer this and leave; - reads stdin.", show_default=False),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="How the model should behave.", show_default="the template's own"),
+    ] = None,
+    model: arguments.Model = "smollm2",
+    max_tokens: arguments.MaxTokens = 512,
+    temperature: arguments.Temperature = 0.7,
+    top_k: arguments.TopK = 0,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Draw from the likeliest tokens that have P together; 1 is off.",
+            show_default="0.95; off at temperature 0",
+        ),
+    ] = None,
+    min_p: arguments.MinP = 0.0,
+    repetition_penalty: arguments.RepetitionPenalty = 1.0,
+    presence_penalty: arguments.PresencePenalty = 0.0,
+    frequency_penalty: arguments.FrequencyPenalty = 0.0,
+    seed: arguments.Seed = None,
+    stop: arguments.Stop = None,
+    context: arguments.Context = None,
+    threads: arguments.Threads = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document; needs --once.")] = False,
+) -> None:
+    """Talks with a model."""
+    if json and once is None:
+        raise UsageError("--json needs --once", remedy='say what to answer: boli chat --once "Hi" --json')
+    question = None if once is None else arguments.read_text(once)
+    if top_p is None:
+        top_p = 0.95 if temperature > 0 else 1.0
+    options: SamplingOptions = arguments.sampling(
+        {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "seed": seed,
+            "stop": stop or (),
+        }
+    )
+    from boli.cli.chat_session import ChatSession  # noqa: PLC0415
+    from boli.engine.llm import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
+
+    with (
+        TerminalProgress() as progress,
+        load(model, threads=threads, context=context, progress=progress) as llm,
+    ):
+        conversation = llm.conversation(system)
+        if question is None:
+            ChatSession(llm, conversation, options).run()
+            return
+        with conversation.send(question, **options) as stream:
+            if json:
+                stream.run()
+            else:
+                write_answer(stream)
+        completion = stream.completion
+        if completion.error is not None:
+            raise completion.error
+        if json:
+            messages = [dict(message) for message in conversation.messages]
+            print_json(document(llm, completion, sampled=temperature > 0) | {"messages": messages})
+        else:
+            print_summary(completion, sampled=temperature > 0, loaded=True)

