@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine.toy_runner import ToyRunner, expected_tokens
 
 from boli.engine import engine as engine_module
 from boli.engine.batch import Batch, Float32
@@ -22,11 +21,14 @@ from boli.engine.engine import Engine
 from boli.engine.request import Request
 from boli.engine.sampling import Sampled, SamplingParams
 from boli.errors import ContextLengthExceeded, NumericError, PromptError, UsageError
+from engine.toy_runner import ToyRunner, expected_tokens
 
 CONTEXT = 64
 
 
-def make_engine(*, chunk: int | None = None, max_sequences: int = 8, context: int = CONTEXT, **runner: Any) -> Engine:
+def make_engine(
+    *, chunk: int | None = None, max_sequences: int = 8, context: int = CONTEXT, **runner: Any
+) -> Engine:
     return Engine(ToyRunner(**runner), context=context, max_sequences=max_sequences, chunk=chunk)
 
 
@@ -47,13 +49,17 @@ def some_prompt(length: int, seed: int) -> list[int]:
 
 GREEDY = SamplingParams(max_tokens=12)
 SAMPLED = SamplingParams(max_tokens=12, temperature=1.0, top_p=0.9, seed=5)
-PENALISED = SamplingParams(max_tokens=12, temperature=0.7, repetition_penalty=1.3, frequency_penalty=0.4, seed=6)
+PENALISED = SamplingParams(
+    max_tokens=12, temperature=0.7, repetition_penalty=1.3, frequency_penalty=0.4, seed=6
+)
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
 @pytest.mark.parametrize("chunk", [1, 3, 16, None])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
-def test_tokens_do_not_depend_on_neighbours_or_chunks(count: int, chunk: int | None, params: SamplingParams) -> None:
+def test_tokens_do_not_depend_on_neighbours_or_chunks(
+    count: int, chunk: int | None, params: SamplingParams
+) -> None:
     engine = make_engine(chunk=chunk, num_pages=128, max_rows=20)
     prompts = [some_prompt(3 + 5 * index, index) for index in range(count)]
     requests = [engine.submit(prompt, params) for prompt in prompts]
@@ -128,13 +134,16 @@ def test_the_context_ends_a_request() -> None:
 @pytest.mark.parametrize("excess", [0, 1, 1000])
 def test_a_prompt_that_leaves_no_room_is_refused_at_once(excess: int) -> None:
     engine = make_engine()
-    with pytest.raises(ContextLengthExceeded, match=f"{CONTEXT + excess:,} tokens; the context holds {CONTEXT}"):
+    with pytest.raises(
+        ContextLengthExceeded, match=f"{CONTEXT + excess:,} tokens; the context holds {CONTEXT}"
+    ):
         engine.submit([0] * (CONTEXT + excess), GREEDY)
     assert not engine.step()
 
 
 @pytest.mark.parametrize(
-    ("prompt", "message"), [([], "empty"), ([97], "token id 97 "), ([5, -1], "token id -1 "), ([2**40], "token id")]
+    ("prompt", "message"),
+    [([], "empty"), ([97], "token id 97 "), ([5, -1], "token id -1 "), ([2**40], "token id")],
 )
 def test_a_wrong_prompt_is_refused_at_once(prompt: list[int], message: str) -> None:
     engine = make_engine()
@@ -310,7 +319,7 @@ def test_a_session_computes_only_what_is_new() -> None:
         assert request.reused == (0 if turn == 0 else len(tokens) - 4)
         assert runner.rows[0] == len(tokens) - request.reused
         assert engine.scheduler.pool.used == -(-(len(tokens) + 11) // 4)
-        tokens = request.tokens + [1, 2, 3]
+        tokens = [*request.tokens, 1, 2, 3]
     engine.close_session(session)
     assert engine.scheduler.pool.used == 0
 
@@ -421,7 +430,9 @@ def test_an_interrupt_in_the_runner_leaves_the_step_undone() -> None:
         with pytest.raises(KeyboardInterrupt):
             engine.step()
     run_all(engine)
-    assert [output(request) for request in requests] == [expected_tokens([index], SAMPLED) for index in range(3)]
+    assert [output(request) for request in requests] == [
+        expected_tokens([index], SAMPLED) for index in range(3)
+    ]
 
 
 def test_an_interrupt_at_any_line_leaves_the_engine_usable() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from engine.toy_runner import ToyRunner, expected_tokens
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,6 +13,7 @@ from boli.engine.batch import Batch, Float32
 from boli.engine.engine import Engine
 from boli.engine.request import Request, Session
 from boli.engine.sampling import Sampled, SamplingParams
+from engine.toy_runner import ToyRunner, expected_tokens
 
 CONTEXT = 40
 PAGE_SIZE = 4
@@ -94,7 +94,7 @@ class EngineMachine(RuleBasedStateMachine):
             ends.append(str(reason))
             original(reason, error)  # type: ignore[arg-type]
 
-        request.end = end  # type: ignore[method-assign,assignment]
+        request.end = end  # type: ignore[method-assign]
         self.all.append(Submitted(request, prompt, params, ends))
 
     @rule()
@@ -175,6 +175,6 @@ def poison(batch: Batch, logits: Float32) -> None:
 
 
 EngineMachine.TestCase.settings = settings(
-    max_examples=500, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=300, stateful_step_count=30, deadline=None, derandomize=True
 )
 TestEngine = EngineMachine.TestCase

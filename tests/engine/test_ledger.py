@@ -78,7 +78,9 @@ def test_recorded_bytes_are_neither_checked_nor_promised() -> None:
 
 @pytest.mark.parametrize("shape", [0, 1, 1000, (3, 5), (7, 11, 13)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
-def test_arrays_are_aligned_contiguous_and_entered(shape: int | tuple[int, ...], dtype: type[np.generic]) -> None:
+def test_arrays_are_aligned_contiguous_and_entered(
+    shape: int | tuple[int, ...], dtype: type[np.generic]
+) -> None:
     ledger = Ledger(plenty)
     for zero in (False, True):
         array = ledger.allocate("workspace", shape, dtype, zero=zero)
@@ -132,7 +134,14 @@ def test_many_threads_share_the_books() -> None:
 
 @pytest.mark.parametrize(
     ("nbytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (93_120_000, "93.1 MB"), (24 * GB, "24.0 GB"), (10**15, "1000.0 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (93_120_000, "93.1 MB"),
+        (24 * GB, "24.0 GB"),
+        (10**15, "1000.0 TB"),
+    ],
 )
 def test_bytes_for_people(nbytes: int, text: str) -> None:
     assert readable(nbytes) == text

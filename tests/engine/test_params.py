@@ -33,7 +33,7 @@ from boli.errors import SamplingError
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(name: str, value: object) -> None:
     settings: dict[str, Any] = {"temperature": 1.0} | {name: value}
-    with pytest.raises(SamplingError, match=name.split("_")[0]) as caught:
+    with pytest.raises(SamplingError, match=name) as caught:
         SamplingParams(**settings)
     assert caught.value.exit_code == 2
 
@@ -42,9 +42,10 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: object) -> None:
     ("name", "value"),
     [
         ("max_tokens", 1), ("temperature", 0.0), ("temperature", 1e-30), ("top_k", 0), ("top_p", 1.0),
-        ("top_p", 1e-9), ("min_p", 0.0), ("min_p", 1.0), ("repetition_penalty", 0.01), ("presence_penalty", -2.0),
-        ("presence_penalty", 2.0), ("frequency_penalty", 2.0), ("seed", 0), ("seed", 2**64 - 1), ("seed", None),
-        ("logprobs", 0), ("logprobs", 20), ("stop", ()), ("stop", ("x" * 256,) * 16), ("ignore_eos", True),
+        ("top_p", 1e-9), ("min_p", 0.0), ("min_p", 1.0), ("repetition_penalty", 0.01),
+        ("presence_penalty", -2.0), ("presence_penalty", 2.0), ("frequency_penalty", 2.0),
+        ("seed", 0), ("seed", 2**64 - 1), ("seed", None), ("logprobs", 0),
+        ("logprobs", 20), ("stop", ()), ("stop", ("x" * 256,) * 16), ("ignore_eos", True),
     ],
 )  # fmt: skip
 def test_the_edges_of_the_ranges_are_taken(name: str, value: object) -> None:
@@ -63,7 +64,9 @@ def test_values_become_plain_python() -> None:
     assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("filters", [{"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 40, "min_p": 0.1}])
+@pytest.mark.parametrize(
+    "filters", [{"top_k": 2}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 40, "min_p": 0.1}]
+)
 def test_filters_that_temperature_0_would_ignore_are_refused(filters: dict[str, Any]) -> None:
     with pytest.raises(SamplingError, match="temperature=0") as caught:
         SamplingParams(**filters)

@@ -11,7 +11,12 @@ from boli.engine.scheduler import Scheduler, Work, batch_of
 
 
 def make_scheduler(
-    *, num_pages: int = 32, context: int = 64, max_rows: int = 16, max_sequences: int = 4, chunk: int | None = None
+    *,
+    num_pages: int = 32,
+    context: int = 64,
+    max_rows: int = 16,
+    max_sequences: int = 4,
+    chunk: int | None = None,
 ) -> Scheduler:
     return Scheduler(
         num_pages=num_pages,
@@ -24,9 +29,7 @@ def make_scheduler(
 
 
 def add(scheduler: Scheduler, length: int, limit: int = 64) -> Request:
-    request = Request(
-        list(range(length)), SamplingParams(), limit=limit, table=scheduler.new_table()
-    )
+    request = Request(list(range(length)), SamplingParams(), limit=limit, table=scheduler.new_table())
     scheduler.add(request)
     return request
 
@@ -105,7 +108,9 @@ def test_the_youngest_gives_way_and_comes_back_first() -> None:
     assert [request.state for request in (oldest, middle, youngest, waiting)] == ["running"] * 3 + ["waiting"]
     for _ in range(2):
         advance(scheduler.schedule())
-    assert [request.state for request in (oldest, middle, youngest, waiting)] == ["running"] * 2 + ["waiting"] * 2
+    assert [request.state for request in (oldest, middle, youngest, waiting)] == ["running"] * 2 + [
+        "waiting"
+    ] * 2
     assert list(scheduler.waiting) == [youngest, waiting]
     assert (youngest.computed, len(youngest.table), scheduler.preemptions) == (0, 0, 1)
     answered = len(youngest.output)
@@ -164,5 +169,11 @@ def test_the_batch_of_a_step() -> None:
         held = len(request.table)
         assert held >= 1
         assert batch.page_tables[row, :held].tolist() == request.table.entries[:held].tolist()
-    for array in (batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows):
+    for array in (
+        batch.token_ids,
+        batch.positions,
+        batch.sequence_of_row,
+        batch.page_tables,
+        batch.logits_rows,
+    ):
         assert array.dtype == np.int32

@@ -81,7 +81,13 @@ class ToyRunner:
 def check_batch(batch: Batch, runner: ToyRunner) -> None:
     rows = len(batch.token_ids)
     assert 0 < rows <= runner.max_rows
-    for array in (batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows):
+    for array in (
+        batch.token_ids,
+        batch.positions,
+        batch.sequence_of_row,
+        batch.page_tables,
+        batch.logits_rows,
+    ):
         assert array.dtype == np.int32
     same = batch.sequence_of_row[1:] == batch.sequence_of_row[:-1]
     assert (batch.positions[1:][same] == batch.positions[:-1][same] + 1).all()
@@ -101,7 +107,9 @@ def logits_of(held: Int64, vocab_size: int) -> Float32:
     """The logits after these cache entries: uniform in [-8, 8), a hash of them all."""
     weights = (np.arange(len(held), dtype=np.int64) * 7919 + 1) % PRIME
     state = np.uint64((held * weights % PRIME).sum() % PRIME)
-    bits = np.arange(vocab_size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + state * np.uint64(2654435761)
+    bits = np.arange(vocab_size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + state * np.uint64(
+        2654435761
+    )
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
     return ((bits >> np.uint64(40)).astype(np.float64) / 2.0**20 - 8.0).astype(np.float32)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from boli.errors import BoliError
@@ -16,32 +15,34 @@ SECONDS = 1.0
 BYTES = 64 << 20
 
 
-@contextmanager
-def measured() -> Iterator[None]:
-    """Switches the accounting of Python's and NumPy's allocations on."""
-    tracemalloc.start()
-    try:
-        yield
-    finally:
-        tracemalloc.stop()
-
-
 def attempt(read: Callable[[], T]) -> T | BoliError:
     """What `read` returns, or the error of ours that it raises; any other exception passes through.
 
-    Checks the time that it takes, of this process alone, as machines may be busy with others; and
-    within `measured`, which slows it down, the memory too.
+    It is run twice: once for the time, and once with every allocation of Python and NumPy accounted
+    for, which is slow.
     """
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
-    start = time.process_time()
-    result: T | BoliError
+    in_time(read)
+    tracemalloc.start()
     try:
-        result = read()
-    except BoliError as error:
-        result = error
-    seconds = time.process_time() - start
-    nbytes = tracemalloc.get_traced_memory()[1] - before
-    assert seconds < SECONDS, f"took {seconds:.2f} s"
+        result = _result(read)
+        nbytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert nbytes < BYTES, f"took {nbytes:,} bytes"
     return result
+
+
+def in_time(read: Callable[[], T]) -> T | BoliError:
+    """The same with a look at the time only: of this process alone, as others may keep the machine busy."""
+    start = time.process_time()
+    result = _result(read)
+    seconds = time.process_time() - start
+    assert seconds < SECONDS, f"took {seconds:.2f} s"
+    return result
+
+
+def _result(read: Callable[[], T]) -> T | BoliError:
+    try:
+        return read()
+    except BoliError as error:
+        return error

@@ -129,6 +129,14 @@ def test_a_missing_shard(sharded: Path) -> None:
         open_safetensors(sharded)
 
 
+def test_a_link_to_nothing(sharded: Path) -> None:
+    """As a hub's cache looks after its blobs were deleted."""
+    (sharded / SECOND).unlink()
+    (sharded / SECOND).symlink_to("nowhere")
+    with pytest.raises(CorruptFile, match=f"such as {SECOND}"):
+        open_safetensors(sharded)
+
+
 def test_a_damaged_shard(sharded: Path) -> None:
     content = (sharded / SECOND).read_bytes()
     (sharded / SECOND).write_bytes(content[:-1])

@@ -48,9 +48,9 @@ class Hub:
 
     def answer(self, request: Request) -> Reply:
         path = request.path
-        if self.private_token and not path.startswith("/cdn/"):
-            if request.headers.get("authorization") != f"Bearer {self.private_token}":
-                return _error(404, "RepoNotFound")
+        known = request.headers.get("authorization") == f"Bearer {self.private_token}"
+        if self.private_token and not known and not path.startswith("/cdn/"):
+            return _error(404, "RepoNotFound")
         if path.startswith("/api/models/"):
             return self._hf_info(path.removeprefix("/api/models/"))
         if path.startswith("/api/v1/models/"):
@@ -109,12 +109,19 @@ class Hub:
             return Reply(json.dumps({"Code": 10010205001, "Message": "not found"}).encode(), status=404)
         if what == "/files":
             entries: list[dict[str, object]] = [
-                {"Path": file, "Size": self.listed_size.get(file, len(body)), "Sha256": _sha256(body), "Type": "blob"}
+                {
+                    "Path": file,
+                    "Size": self.listed_size.get(file, len(body)),
+                    "Sha256": _sha256(body),
+                    "Type": "blob",
+                }
                 for file, body in self.repos[repo].items()
             ]
             data = {"Code": 200, "Success": True, "Data": {"Files": entries + self._extra(repo)}}
             return Reply(json.dumps(data).encode(), headers={"Content-Type": "application/json"})
         file = request.query.get("FilePath", "")
+        if self.cdn and _is_large(file):
+            return Reply(status=302, headers={"Location": f"{self.cdn}/cdn/{repo}/-/{file}"})
         return self._file(repo, file) if file in self.repos[repo] else Reply(status=404)
 
 
@@ -123,7 +130,9 @@ def _is_large(file: str) -> bool:
 
 
 def _error(status: int, code: str) -> Reply:
-    return Reply(b"{}", status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Type": "application/json"})
+    return Reply(
+        b"{}", status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Type": "application/json"}
+    )
 
 
 def _sha256(body: bytes) -> str:

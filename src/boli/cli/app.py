@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
 
@@ -77,19 +77,31 @@ def run(arguments: Sequence[str]) -> int:
     json_output = "--json" in options
     prepare_streams(json_output=json_output)
     try:
+        code = _guarded(arguments, json_output=json_output)
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        _discard(sys.stderr)
+        code = READER_GONE
+    return code
+
+
+def _guarded(arguments: Sequence[str], *, json_output: bool) -> int:
+    """Runs a command line; whatever happens becomes an exit code and one clear message."""
+    try:
         code = _run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
-        code = READER_GONE
-    except Exception as error:  # the last line of defence: whatever it is, one clear message
+        raise
+    except Exception as error:
         try:
-            code = report(error, json_output=json_output)
+            sys.stdout.flush()
         except BrokenPipeError:
-            code = READER_GONE
-    if code == READER_GONE:
-        _discard_output()
+            raise
+        except OSError:  # the disk is full: what is still buffered cannot be written
+            _discard(sys.stdout)
+        return report(error, json_output=json_output)
     return code
 
 
@@ -99,7 +111,7 @@ def _run(arguments: Sequence[str]) -> int:
     # Typer's help is never narrower than 50 cells unless it is told to be.
     settings: dict[str, Any] = {}
     if columns is not None and columns < 52:
-        settings["terminal_width"] = columns
+        settings["terminal_width"] = columns - 2
     try:
         result = command.main(list(arguments), prog_name="boli", standalone_mode=False, **settings)
     except SystemExit as end:
@@ -112,8 +124,8 @@ def _run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _discard_output() -> None:
-    """Sends what is still buffered nowhere: at exit, Python would complain that nobody reads it."""
+def _discard(stream: TextIO) -> None:
+    """Sends what is still buffered nowhere; else Python would try, fail and complain at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.dup2(nowhere, sys.stderr.fileno())
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

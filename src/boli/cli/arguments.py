@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boli.cli.terminal import note
 from boli.errors import PromptError
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def read_text(argument: str, *, keep_line_end: bool = False) -> str:
 def _read_stdin() -> bytes:
     if sys.stdin is None:
         return b""
+    if sys.stdin.isatty():
+        note("Type the text; Ctrl-D ends it.", "dim")
     data = sys.stdin.buffer.read(STDIN_LIMIT + 1)
     if len(data) > STDIN_LIMIT:
         raise PromptError(

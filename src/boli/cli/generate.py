@@ -15,10 +15,11 @@ from boli.cli.terminal import is_terminal, print_json, styled, visible
 if TYPE_CHECKING:
     from boli.engine.params import SamplingOptions
 
-HELP = """Continue a text. The text goes to stdout as it comes, all else to stderr.
+HELP = """Continue a text.
 
-Without sampling options the likeliest token is always taken (greedy). One line feed at the end of
-stdin is left out, so 'echo TEXT | boli generate -' is the same as 'boli generate TEXT'.
+What comes goes to stdout at once, all else to stderr. Without sampling options the likeliest token
+is always taken (greedy). One line feed at the end of stdin is left out, so that
+'echo TEXT | boli generate -' is the same as 'boli generate TEXT'.
 
 \b
 Examples:

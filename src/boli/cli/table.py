@@ -103,6 +103,6 @@ def fold(cell: str, limit: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        *whole, line = chop_cells(word, limit)
+        *whole, line = chop_cells(word, limit) or [""]
         lines += whole
     return [*lines, line]

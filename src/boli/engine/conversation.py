@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from boli.engine.prompts import check_text
+from boli.engine.prompts import check_not_empty
 from boli.engine.sampling import SamplingOptions, SamplingParams
 from boli.engine.stream import Stream
 from boli.errors import StorageError
@@ -59,7 +59,7 @@ class Conversation:
         """
         self._interrupt()
         params = SamplingParams.from_options(sampling)
-        check_text(text)
+        check_not_empty(text)
         question = {"role": "user", "content": text}
         prompt_ids = self._llm.render([*self.messages, question])
         self._open = self._llm._start(
@@ -88,7 +88,6 @@ class Conversation:
         if self.messages and self.messages[0]["role"] == "system":
             del self.messages[0]
         if text:
-            check_text(text)
             self.messages.insert(0, {"role": "system", "content": text})
 
     def save(self, path: str | Path) -> None:

@@ -14,10 +14,10 @@ from boli.engine.capacity import choose_context, pages_for
 from boli.engine.engine import Engine
 from boli.engine.ledger import Ledger, readable, resident_bytes
 from boli.engine.output import Completion, TextListener
-from boli.engine.prompts import Prompt, check_ids, check_text, is_batch
+from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch
 from boli.engine.sampling import SamplingOptions, SamplingParams
 from boli.engine.stream import Stream
-from boli.errors import BoliError, PromptError, TextError, UsageError
+from boli.errors import BoliError, PromptError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from boli.engine.conversation import Conversation
     from boli.engine.request import Session
     from boli.sources import Progress
-    from boli.text import ChatTemplate, Tokenizer
+    from boli.text import Tokenizer
 
 MAX_ROWS = 512  # of a step: long enough to use a kernel well, short enough to keep streams flowing
 MAX_SEQUENCES = 8
@@ -208,8 +208,7 @@ class LLM:
             sampling: Settings of `SamplingParams`.
 
         Raises:
-            TextError: The model has no chat template.
-            TemplateError: The template refused the messages.
+            TemplateError: The model has no chat template, or the template refused the messages.
         """
         return self._complete(self.render(messages), SamplingParams.from_options(sampling))
 
@@ -217,14 +216,12 @@ class LLM:
         """Starts a conversation, in which each turn computes only what is new."""
         from boli.engine.conversation import Conversation  # noqa: PLC0415  # imports this module
 
-        self._require_template()
+        self.tokenizer.require_chat_template()
         return Conversation(self, system)
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of a conversation, up to where the assistant begins to answer."""
-        template = self._require_template()
-        # The template writes the special tokens, so the tokenizer must not add them again.
-        return self.tokenizer.encode(template.render(messages), add_special_tokens=False, parse_special=True)
+        return self.tokenizer.encode_chat(self.tokenizer.require_chat_template().render(messages))
 
     def close(self) -> None:
         """Ends all requests and frees weights and cache. May be called twice."""
@@ -249,19 +246,9 @@ class LLM:
             f"{readable(totals.get('kv_cache', 0))} of KV cache)"
         )
 
-    def _require_template(self) -> ChatTemplate:
-        template = self.tokenizer.chat_template
-        if template is None:
-            raise TextError(
-                f"{self.name} has no chat template",
-                cause="it was trained to continue text, not to answer",
-                remedy="use generate, or a model whose name says instruct or chat",
-            )
-        return template
-
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
-            check_text(prompt)
+            check_not_empty(prompt)
             return self.tokenizer.encode(prompt)
         return check_ids(prompt)
 

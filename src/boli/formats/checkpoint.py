@@ -26,7 +26,7 @@ from boli.formats.folder import only_gguf, read_config
 from boli.formats.gguf import GGUFFile
 from boli.formats.numbers import NumberFormat, dequantize
 from boli.formats.shards import open_safetensors
-from boli.formats.tensor_file import TensorFile, TensorInfo
+from boli.formats.tensor_file import TensorFile, TensorInfo, quoted
 
 # Constants that old files carry along and that no one needs.
 HARMLESS: Final = re.compile(r"(.*\.)?(rotary_emb\.inv_freq|attn\.(masked_)?bias)|rope_freqs\.weight")
@@ -195,7 +195,7 @@ class Checkpoint:
             match = LAYER_PREFIX.match(name)
             if match and match[1] in inside:
                 raise UnsupportedModel(
-                    f"{self.path.name}: boli has no use for the tensor {name}",
+                    f"{self.path.name}: boli has no use for the tensor {quoted(name)}",
                     cause=f"a {self.blueprint.config.family} layer has no such weight; leaving it out "
                     "would give wrong text",
                 )

@@ -6,8 +6,8 @@
 The reader is our own, so that tensors are views of the mapped file and errors are ours. It accepts
 no file that the format's own library refuses: the bytes are covered by tensors without overlap and
 without a hole. Beyond that it refuses names that are there twice or are not printable. The header
-is limited before it is parsed, by length and by the number of JSON's marks, since parsing turns two
-bytes into an object of fifty.
+is limited before it is parsed, by length and by its brackets, commas and colons, since parsing
+turns two bytes into an object of fifty.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ MAX_HEADER: Final = 100_000_000  # the limit of the format's own library
 MAX_TENSORS: Final = 1 << 16  # in one file; models with more have shards
 MAX_DIMENSIONS: Final = 16
 MAX_NAME: Final = 1024
-# A tensor's entry needs twelve of these outside its name.
-_MAX_MARKS: Final = 16 * MAX_TENSORS
+# A tensor's entry needs three brackets that open and nine commas and colons; names may hold some too.
+_MAX_BRACKETS: Final = 4 * MAX_TENSORS
+_MAX_SEPARATORS: Final = 16 * MAX_TENSORS
 _MAX_DIGITS: Final = 19  # of 2^63
 
 
@@ -85,9 +86,13 @@ class SafetensorsFile(TensorFile):
         raw = bytes(file.view(8, length))
         if not raw.startswith(b"{"):
             raise file.mistaken("safetensors")
-        marks = sum(raw.count(mark) for mark in (b"{", b"[", b",", b":"))
-        if marks > _MAX_MARKS:
-            raise file.damaged("its header is absurdly large", cause=f"it has {marks:,} of JSON's {{ [ , :")
+        brackets, separators = raw.count(b"{") + raw.count(b"["), raw.count(b",") + raw.count(b":")
+        if brackets > _MAX_BRACKETS or separators > _MAX_SEPARATORS:
+            raise file.damaged(
+                "its header is absurdly large",
+                cause=f"it has {brackets:,} brackets and {separators:,} commas and colons; "
+                f"{_MAX_BRACKETS:,} and {_MAX_SEPARATORS:,} are allowed",
+            )
         try:
             header = json.loads(
                 raw.decode(),

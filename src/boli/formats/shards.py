@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -124,7 +125,8 @@ def _open_shards(folder: Path, places: Mapping[str, str]) -> list[SafetensorsFil
             cause=f"at most {MAX_SHARDS:,} are allowed",
             remedy=_AGAIN,
         )
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    # Path.is_file() would let PermissionError through.
+    missing = [shard for shard in shards if not os.path.isfile(folder / shard)]  # noqa: PTH113
     if missing:
         raise CorruptFile(
             f"{folder} lacks {len(missing)} of the model's {len(shards)} files, such as {missing[0]}",

@@ -67,7 +67,7 @@ def fetch(name: HubName, progress: Progress) -> Path:
 
 
 def _bytes_to_come(files: list[RemoteFile], blobs: Path) -> int | None:
-    """The cache keeps equal files once, under their hash: what another revision brought does not come again."""
+    """The cache keeps equal files once, under their hash, so some need not come again."""
     sizes: dict[str, int | None] = {}
     for file in files:
         blob = file.sha256 or file.git_sha1
@@ -105,7 +105,7 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
     folder = hub_cache.repo_folder("hf", name.repo)
 
     def download() -> Path:
-        bar = _bar_for(progress)
+        bar = _bar_for(progress, file.nbytes)
         return Path(
             hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
         )
@@ -169,14 +169,9 @@ def _explained(name: HubName, action: Callable[[], T]) -> T:
 
 def _explain(name: HubName, error: Exception) -> BoliError:
     where = constants.ENDPOINT
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    for link in chain:
-        if isinstance(link, OSError) and (full := storage.explain(link, hub_cache.root("hf"))) is not None:
-            return full
+    chain = list(storage.causes(error))
+    if (full := storage.explain(error, hub_cache.root("hf"))) is not None:
+        return full
     said = " ".join(str(error).split())[:300]
     if any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
         return NetworkError(
@@ -217,15 +212,22 @@ def _explain(name: HubName, error: Exception) -> BoliError:
     )
 
 
-def _bar_for(progress: Progress) -> type:
-    """A class that the library takes for tqdm and that tells `progress`."""
+def _bar_for(progress: Progress, limit: int | None) -> type:
+    """A class that the library takes for tqdm; it tells `progress`, and stops what exceeds `limit` bytes."""
 
     class Bar:
         def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
-            if initial:
-                progress.advance(initial)
+            self._bytes = 0
+            self.update(initial)
 
         def update(self, n: float | None = 1) -> None:
+            self._bytes += int(n or 0)
+            if limit is not None and self._bytes > limit:  # such as a small file that unpacks to a large one
+                raise IntegrityError(
+                    "a file is longer than the hub promised",
+                    cause=f"more than {limit} bytes came; nothing of it was kept",
+                    remedy="try again; if it happens again, use another mirror (HF_ENDPOINT)",
+                )
             progress.advance(int(n or 0))
 
         def close(self) -> None:

@@ -34,7 +34,7 @@ _SECONDS = 15.0
 _REDIRECTS = 5
 _ATTEMPTS = 4
 _CHUNK = 1 << 18
-_MAX_FILE_BYTES = 2**40
+_MAX_FILE_BYTES = 2**50
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
@@ -62,7 +62,7 @@ def read_page(url: str, accept: str, limit: int) -> tuple[bytes, str, str] | Non
     Raises:
         NetworkError: It could not be fetched, or is larger than `limit` bytes.
     """
-    with _open(url, {"Accept": accept}) as (reply, final):
+    with _open(url, {"Accept": accept}, url) as (reply, final):
         if reply.status in (404, 410):
             return None
         _require_success(reply, final)
@@ -74,8 +74,11 @@ def read_page(url: str, accept: str, limit: int) -> tuple[bytes, str, str] | Non
         return body, reply.headers.get_content_type(), final
 
 
-def download(url: str, part: Path, expected: Expected, progress: Progress) -> None:
+def download(url: str, part: Path, expected: Expected, progress: Progress, *, origin: str) -> None:
     """GET a file into `part`, going on from what an earlier attempt left there.
+
+    `origin` is the address of the index that named the file: if the user wrote it as http, its host may be
+    asked by http.
 
     On success `part` is whole and its hash is right if one was expected. After a failure it stays, to be
     resumed, unless its content is wrong: then it is removed.
@@ -96,7 +99,7 @@ def download(url: str, part: Path, expected: Expected, progress: Progress) -> No
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            _transfer(url, part, expected, tell)
+            _transfer(url, part, expected, tell, origin)
             _verify(part, expected)
         except NetworkError:
             attempt = 0 if part.exists() and part.stat().st_size > before else attempt + 1
@@ -112,13 +115,13 @@ def download(url: str, part: Path, expected: Expected, progress: Progress) -> No
             return
 
 
-def _transfer(url: str, part: Path, expected: Expected, tell: Callable[[int], None]) -> None:
+def _transfer(url: str, part: Path, expected: Expected, tell: Callable[[int], None], origin: str) -> None:
     start = part.stat().st_size if part.exists() else 0
     tell(start)
     if start and start == expected.nbytes:
         return
     headers = {"Range": f"bytes={start}-"} if start else {}
-    with _open(url, headers) as (reply, final):
+    with _open(url, headers, origin) as (reply, final):
         if reply.status == 416:
             raise IntegrityError(f"{shown(url)} is shorter than what came of it before")
         _require_success(reply, final)
@@ -180,13 +183,12 @@ def _length(reply: http.client.HTTPResponse) -> int | None:
 
 
 @contextmanager
-def _open(url: str, headers: dict[str, str]) -> Iterator[tuple[http.client.HTTPResponse, str]]:
+def _open(url: str, headers: dict[str, str], origin: str) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """Open an address, following redirects ourselves. Yields the reply and the address it came from."""
     opener = urllib.request.build_opener(_NoRedirect(), urllib.request.HTTPSHandler(context=_tls()))
-    origin = urlsplit(url)
     for _ in range(_REDIRECTS + 1):
         bare, credentials = _without_credentials(url)
-        _require_allowed(bare, origin.scheme, origin.hostname)
+        _require_allowed(bare, origin)
         fields = {"User-Agent": "boli", "Accept-Encoding": "identity", **headers}
         request = urllib.request.Request(bare, headers=fields)  # noqa: S310  checked one line above
         if credentials:
@@ -207,16 +209,13 @@ def _open(url: str, headers: dict[str, str]) -> Iterator[tuple[http.client.HTTPR
     )
 
 
-def _require_allowed(url: str, scheme: str, host: str | None) -> None:
+def _require_allowed(url: str, origin: str) -> None:
     """Allow https anywhere, http only on this machine or on the host for which the user wrote http."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if (
-        parts.scheme == "http"
-        and parts.hostname
-        and (_is_loopback(parts.hostname) or (scheme, host) == ("http", parts.hostname))
-    ):
+    parts, start = urlsplit(url), urlsplit(origin)
+    wanted = parts.scheme == "http" and (
+        _is_loopback(parts.hostname or "") or (start.scheme, start.hostname) == ("http", parts.hostname)
+    )
+    if parts.hostname and (parts.scheme == "https" or wanted):
         return
     raise NetworkError(
         f"{shown(url)} is not fetched",

@@ -99,7 +99,7 @@ def _remove(model: str) -> int:
         return _remove_file(names.parse_pypi(rest)[1])
     if kind in ("hf", "ms"):
         return hub_cache.forget(names.require_hub("hf" if kind == "hf" else "ms", rest))
-    if local.is_path(model) or Path(model).exists():
+    if local.is_path(model) or local.exists(Path(model)):
         raise UsageError(
             f"{model} is your own file or folder, not in a cache",
             remedy="boli deletes only what it or a hub's library fetched; delete it yourself if you mean it",

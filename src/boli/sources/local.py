@@ -46,6 +46,15 @@ def holds_model(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """True if there is something, of whatever kind. Unlike `Path.exists` it has no errors."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
 def find(text: str) -> LocalModel:
     """The model at a path.
 
@@ -70,9 +79,11 @@ def find(text: str) -> LocalModel:
             found = _model_file(path)
         else:
             raise ModelNotFound(f"no file or folder {path}", remedy=_nearest(path))
-    except PermissionError as error:
+    except OSError as error:
         raise ModelNotFound(
-            f"{path} cannot be read", cause=error.strerror or "", remedy="check its rights"
+            f"{path} cannot be read",
+            cause=error.strerror or str(error),
+            remedy="check the path and its rights",
         ) from error
     absolute = Path(os.path.abspath(found))  # noqa: PTH100 - resolve() would follow links that users mean as names
     return LocalModel(str(absolute), absolute, "folder" if found.is_dir() else "file")

@@ -61,7 +61,7 @@ def resolve(
         return local.find(model)
     if (hub_name := names.parse_hub("hf", model)) is not None:
         return _from_hub(hub_name, download, progress, refresh)
-    if Path(model).exists():
+    if local.exists(Path(model)):
         return local.find(model)  # says what is wrong with it
     raise ModelNotFound(f"no model {model!r}", remedy=names.unknown(model, inventory.nearest(model)))
 

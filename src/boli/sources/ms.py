@@ -165,7 +165,7 @@ def _explained(name: HubName, endpoint: str) -> Iterator[None]:
 def _explain(name: HubName, endpoint: str, error: Exception) -> BoliError:
     from modelscope_hub import errors  # noqa: PLC0415  after `_library`
 
-    if isinstance(error, OSError) and (full := storage.explain(error, hub_cache.root("ms"))) is not None:
+    if (full := storage.explain(error, hub_cache.root("ms"))) is not None:
         return full
     said = " ".join(str(error).split())[:300]
     if isinstance(error, errors.FileIntegrityError):

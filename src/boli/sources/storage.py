@@ -62,18 +62,31 @@ def storage_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def explain(error: OSError, folder: Path) -> StorageError | None:
-    """The `StorageError` that an `OSError` means, or None if it means something else."""
-    if error.errno in _FULL:
-        return full_disk(folder)
-    if error.errno in _READ_ONLY and error.filename is not None:  # sockets and TLS use the same numbers
-        return StorageError(
-            f"cannot write to {error.filename}",
-            cause=error.strerror or str(error),
-            remedy="give yourself the right to write there, or set XDG_CACHE_HOME (for the hubs HF_HOME, "
-            "MODELSCOPE_CACHE) to another folder",
-        )
+def explain(error: BaseException, folder: Path) -> StorageError | None:
+    """The `StorageError` that an error, or what it was raised from, means; None if it means another thing."""
+    for link in causes(error):
+        if not isinstance(link, OSError):
+            continue
+        if link.errno in _FULL:
+            return full_disk(folder)
+        if link.errno in _READ_ONLY and link.filename is not None:  # sockets and TLS use the same numbers
+            return StorageError(
+                f"cannot write to {link.filename}",
+                cause=link.strerror or str(link),
+                remedy="give yourself the right to write there, or set XDG_CACHE_HOME (for the hubs HF_HOME, "
+                "MODELSCOPE_CACHE) to another folder",
+            )
     return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        yield link
+        seen.append(link)
+        link = link.__cause__ or link.__context__
 
 
 def full_disk(folder: Path, needed: int | None = None) -> StorageError:

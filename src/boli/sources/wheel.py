@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -39,7 +40,11 @@ def open_member(wheel: Path, member: str) -> Iterator[tuple[int, Iterator[bytes]
             info = _find(archive, wheel, member)
             with archive.open(info) as stream:
                 yield info.file_size, _chunks(stream, info.file_size, member)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, OSError) as error:
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # an offset before the file's beginning
+            raise
         raise CorruptFile(
             f"{wheel.name} is not a whole wheel", cause=str(error), remedy="fetch it again"
         ) from error

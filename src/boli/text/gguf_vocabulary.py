@@ -107,9 +107,15 @@ class _Reader:
             byte_ids=complete if len(complete) == 256 else None,
             unknown_id=self._id("unknown_token_id", 0) or 0,
             add_space_prefix=space,
-            remove_extra_whitespaces=self._get("remove_extra_whitespaces", bool, False),
         )
-        codec = Vocabulary(self.tokens, self.kinds, encoder, spells_bytes=False, strips_leading_space=space)
+        codec = Vocabulary(
+            self.tokens,
+            self.kinds,
+            encoder,
+            spells_bytes=False,
+            strips_leading_space=space,
+            collapses_spaces=self._get("remove_extra_whitespaces", bool, False),
+        )
         bos = self._id("bos_token_id", 1 if self.kinds.get(1) == TokenKind.CONTROL else None)
         return self._assemble(codec, "spm", bos=bos, add_bos=True)
 

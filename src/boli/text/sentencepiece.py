@@ -23,7 +23,6 @@ class SentencePieceBPE:
         byte_ids: The ids of the 256 byte tokens, or None where the vocabulary has none.
         unknown_id: Stands for what has neither an entry nor byte tokens.
         add_space_prefix: Put a space before the text, as Llama 1 and 2 do.
-        remove_extra_whitespaces: Make one space of each run, and none of those at the ends.
 
     Source:
         Kudo and Richardson 2018 (arXiv:1808.06226), and the behaviour of the sentencepiece package, which the
@@ -39,7 +38,6 @@ class SentencePieceBPE:
         byte_ids: Sequence[int] | None,
         unknown_id: int,
         add_space_prefix: bool,
-        remove_extra_whitespaces: bool,
     ) -> None:
         self._ids = ids
         self._scores = scores
@@ -47,42 +45,29 @@ class SentencePieceBPE:
         self._byte_ids = byte_ids
         self._unknown_id = unknown_id
         self._add_space_prefix = add_space_prefix
-        self._remove_extra_whitespaces = remove_extra_whitespaces
         self._cut = _word_boundary(ids)
         self._cache: dict[str, tuple[list[int], list[int]]] = {}
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text."""
-        return [token for token, _ in self._tokens(self._normalize(text)[0])]
+        return [token for token, _ in self._tokens(self._prefixed(text))]
 
     def spans(self, text: str) -> list[tuple[int, int, int]]:
         """`(id, start, end)` of each token; bytes of one character share its span, an added space is none."""
-        normal, origins = self._normalize(text)
+        prefixed = self._prefixed(text)
+        added = len(prefixed) - len(text)
         spans: list[tuple[int, int, int]] = []
-        position = 0
-        for token, length in self._tokens(normal):
-            start = origins[position]
-            if length:
-                position += length
-            elif spans:
-                start = spans[-1][1]  # a further byte of the character before
-            spans.append((token, start, origins[position]))
+        start = position = 0
+        for token, length in self._tokens(prefixed):
+            if length:  # else it is a further byte of the character before
+                start = position
+            position += length
+            spans.append((token, max(0, start - added), position - added))
         return spans
 
-    def _normalize(self, text: str) -> tuple[str, Sequence[int]]:
-        """The text with spaces spelt out, and the source position of each of its borders."""
+    def _prefixed(self, text: str) -> str:
         text = text.replace(" ", SPACE)
-        origins: Sequence[int] = range(len(text) + 1)
-        if self._remove_extra_whitespaces:
-            kept = [i for i, c in enumerate(text) if c != SPACE or (i > 0 and text[i - 1] != SPACE)]
-            if kept and text[kept[-1]] == SPACE:
-                kept.pop()
-            origins = [*kept, len(text)]
-            text = "".join(text[index] for index in kept)
-        if self._add_space_prefix and text:
-            text = SPACE + text
-            origins = [0, *origins]
-        return text, origins
+        return SPACE + text if self._add_space_prefix and text else text
 
     def _tokens(self, normal: str) -> list[tuple[int, int]]:
         """Each token and how many characters it takes; all but the first byte of a character take none."""
@@ -145,6 +130,18 @@ class SentencePieceBPE:
             else:
                 parts.append(part)
         return parts
+
+
+def collapse_spaces(text: str) -> tuple[str, list[int]]:
+    """Make one space of each run of spaces, and none of those at the ends (`remove_extra_whitespaces`).
+
+    Returns:
+        The text, and the source position of each of its borders.
+    """
+    kept = [index for index, c in enumerate(text) if c != " " or (index > 0 and text[index - 1] != " ")]
+    if kept and text[kept[-1]] == " ":
+        kept.pop()
+    return "".join(text[index] for index in kept), [*kept, len(text)]
 
 
 def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from boli.text.bytelevel import unspell
-from boli.text.sentencepiece import SPACE
+from boli.text.sentencepiece import SPACE, collapse_spaces
 from boli.text.special import SpecialTokens
 
 
@@ -41,6 +41,7 @@ class Vocabulary:
         encoder: Encodes what lies between special tokens.
         spells_bytes: Entries are spelt in the byte alphabet (byte-level BPE), else with ▁ for a space.
         strips_leading_space: Decoding drops one space where a sequence starts.
+        collapses_spaces: Runs of spaces count as one, and those at the ends not at all.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Vocabulary:
         *,
         spells_bytes: bool,
         strips_leading_space: bool,
+        collapses_spaces: bool = False,
     ) -> None:
         self.vocab_size = len(tokens)
         self.strips_leading_space = strips_leading_space
@@ -58,6 +60,7 @@ class Vocabulary:
         self._kinds = kinds
         self._encoder = encoder
         self._spells_bytes = spells_bytes
+        self._collapses_spaces = collapses_spaces
         self._special = frozenset(
             token for token, kind in kinds.items() if kind in (TokenKind.CONTROL, TokenKind.UNKNOWN)
         )
@@ -70,7 +73,7 @@ class Vocabulary:
 
     def ids(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of a text."""
-        text = self._written(text)
+        text = self._written(collapse_spaces(text)[0] if self._collapses_spaces else text)
         ids: list[int] = []
         for start, end, token in self._split(text, parse_special):
             if token is None:
@@ -81,6 +84,15 @@ class Vocabulary:
 
     def spans(self, text: str, *, parse_special: bool) -> list[tuple[int, int, int]]:
         """`(id, start, end)` of each token, in characters."""
+        if self._collapses_spaces:
+            text, origins = collapse_spaces(text)
+            return [
+                (token, origins[start], origins[end])
+                for token, start, end in self._spans(text, parse_special)
+            ]
+        return self._spans(text, parse_special)
+
+    def _spans(self, text: str, parse_special: bool) -> list[tuple[int, int, int]]:
         text = self._written(text)
         spans: list[tuple[int, int, int]] = []
         for start, end, token in self._split(text, parse_special):

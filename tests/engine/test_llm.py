@@ -1,0 +1,358 @@
+"""The front: prompts of all kinds in, text out, whole and streamed."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boli.engine.batch import Batch, Float32
+from boli.engine.llm import LLM
+from boli.engine.sampling import SamplingParams
+from boli.errors import (
+    ContextLengthExceeded,
+    NumericError,
+    PromptError,
+    SamplingError,
+    TemplateError,
+    UsageError,
+)
+from engine.toy_llm import END_OF_TEXT, IM_END, MERGED, VOCAB, toy_llm
+from engine.toy_runner import ToyRunner, expected_tokens
+
+TEXT = "the thing is 你好 🙂, it said"
+
+
+@pytest.fixture
+def llm(tmp_path: Path) -> Iterator[LLM]:
+    with toy_llm(tmp_path) as model:
+        yield model
+        assert model._engine.scheduler.pool.used == 0, "pages were lost"
+
+
+def scripted(tmp_path: Path, script: list[int], **settings: Any) -> LLM:
+    """A model that answers a prompt of one token with these, again and again."""
+
+    def hook(batch: Batch, logits: Float32) -> None:
+        logits[:] = -5.0
+        for index, row in enumerate(batch.logits_rows):
+            logits[index, script[batch.positions[row] % len(script)]] = 5.0
+
+    return toy_llm(tmp_path, hook=hook, **settings)
+
+
+def ids_of(llm: LLM, text: str) -> list[int]:
+    return llm.tokenizer.encode(text)
+
+
+def test_text_in_text_out(llm: LLM) -> None:
+    completion = llm.generate(TEXT, max_tokens=40, ignore_eos=True)
+    prompt = ids_of(llm, TEXT)
+    assert MERGED in prompt
+    assert completion.prompt_token_ids == prompt
+    assert completion.token_ids == expected_tokens(prompt, SamplingParams(max_tokens=40), VOCAB)
+    whole, before = llm.tokenizer.decode(prompt + completion.token_ids, skip_special_tokens=True), TEXT
+    assert before + completion.text == whole
+    assert completion.finish_reason == "length"
+    assert completion.logprobs is None
+    assert completion.error is None
+
+
+def test_token_ids_in(llm: LLM) -> None:
+    prompt = ids_of(llm, TEXT)
+    text = llm.generate(TEXT, max_tokens=5, seed=1, temperature=1.0)
+    forms: list[Any] = [prompt, tuple(prompt), np.array(prompt), [np.int64(token) for token in prompt]]
+    for ids in forms:
+        completion = llm.generate(ids, max_tokens=5, seed=1, temperature=1.0)
+        assert completion.token_ids == text.token_ids
+        assert completion.prompt_token_ids == prompt
+
+
+def test_several_prompts_at_once_answer_as_each_alone(llm: LLM) -> None:
+    texts = [TEXT[: 3 + 2 * index] for index in range(11)]
+    together = llm.generate(texts, max_tokens=20, temperature=1.0, seed=3)
+    assert isinstance(together, list)
+    for text, completion in zip(texts, together, strict=True):
+        alone = llm.generate(text, max_tokens=20, temperature=1.0, seed=3)
+        assert (completion.token_ids, completion.text) == (alone.token_ids, alone.text)
+    mixed = llm.generate([[1, 2], [3]], max_tokens=2)
+    assert [completion.prompt_token_ids for completion in mixed] == [[1, 2], [3]]
+
+
+def test_a_stream_gives_the_same_in_pieces(llm: LLM) -> None:
+    settings: dict[str, Any] = {
+        "max_tokens": 60,
+        "temperature": 1.0,
+        "seed": 9,
+        "logprobs": 2,
+        "ignore_eos": True,
+    }
+    whole = llm.generate(TEXT, **settings)
+    stream = llm.stream(TEXT, **settings)
+    chunks = list(stream)
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+    assert [token for chunk in chunks for token in chunk.token_ids] == whole.token_ids
+    assert [entry for chunk in chunks for entry in chunk.logprobs or ()] == whole.logprobs
+    assert [chunk.finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["length"]
+    assert all(chunk.text for chunk in chunks[:-1]), "a chunk without text is not worth sending"
+    assert len(chunks) > 10
+    assert stream.completion.text == whole.text
+    assert list(stream) == []
+
+
+def test_logprobs_are_aligned_with_the_tokens(llm: LLM) -> None:
+    completion = llm.generate(TEXT, max_tokens=6, logprobs=3, ignore_eos=True)
+    assert completion.logprobs is not None
+    assert [entry.id for entry in completion.logprobs] == completion.token_ids
+    for entry in completion.logprobs:
+        assert entry.top[0] == (entry.id, entry.logprob)
+        assert len(entry.top) == 3
+
+
+def test_a_seed_is_reported_and_repeats_the_run(llm: LLM) -> None:
+    first = llm.generate(TEXT, max_tokens=30, temperature=1.5, ignore_eos=True)
+    again = llm.generate(TEXT, max_tokens=30, temperature=1.5, ignore_eos=True, seed=first.seed)
+    other = llm.generate(TEXT, max_tokens=30, temperature=1.5, ignore_eos=True)
+    assert again.token_ids == first.token_ids
+    assert other.seed != first.seed
+    assert other.token_ids != first.token_ids
+
+
+def test_an_end_token_ends_the_text_and_is_among_the_tokens(tmp_path: Path) -> None:
+    with scripted(tmp_path, [5, 6, IM_END, 7]) as llm:
+        completion = llm.generate([0], max_tokens=10)
+        assert (completion.token_ids, completion.finish_reason) == ([5, 6, IM_END], "stop")
+        assert completion.text == llm.tokenizer.decode([5, 6])
+        onward = llm.generate([0], max_tokens=5, ignore_eos=True)
+        assert (onward.token_ids, onward.finish_reason) == ([5, 6, IM_END, 7, 5], "length")
+        assert onward.text == llm.tokenizer.decode([5, 6, 7, 5])
+
+
+@pytest.mark.parametrize(
+    ("said", "stop", "expected"),
+    [
+        ("say the end now", ["the end"], "say "),
+        ("say the end now", ["end", "the end"], "say "),
+        ("say the end", ["say"], ""),
+        ("aaab", ["aab"], "a"),
+        ("什么都没有。完", ["。"], "什么都没有"),
+        ("one\ntwo", ["\r\n", "\n"], "one"),
+        ("no such thing", ["thong", "thing!"], "no such thing"),
+        ("ends in th", ["that"], "ends in th"),
+    ],
+)
+def test_stop_strings(tmp_path: Path, said: str, stop: list[str], expected: str) -> None:
+    with toy_llm(tmp_path) as plain:
+        script = [*plain.tokenizer.encode(said), END_OF_TEXT, IM_END]
+    with scripted(tmp_path, script) as llm:
+        completion = llm.generate([0], stop=stop)
+        assert completion.text == expected
+        assert completion.finish_reason == "stop"
+        pieces = list(llm.stream([0], stop=stop))
+        assert "".join(chunk.text for chunk in pieces) == expected
+        assert pieces[-1].finish_reason == "stop"
+        if expected != said:
+            decoded = llm.tokenizer.decode(completion.token_ids)
+            assert any(decoded.rstrip().endswith(text.rstrip()) for text in stop), "it stops with the token"
+
+
+def test_a_character_cut_by_max_tokens_is_marked(tmp_path: Path) -> None:
+    with toy_llm(tmp_path) as plain:
+        script = plain.tokenizer.encode("a🙂")
+    with scripted(tmp_path, script) as llm:
+        assert llm.generate([0], max_tokens=4).text == "a\ufffd"
+        assert llm.generate([0], max_tokens=5).text == "a🙂"
+        assert [chunk.text for chunk in llm.stream([0], max_tokens=4)] == ["a", "\ufffd"]
+
+
+def test_the_answer_ends_where_the_context_does(tmp_path: Path) -> None:
+    with toy_llm(tmp_path, context=30) as llm:
+        completion = llm.generate([1] * 20, max_tokens=1000, ignore_eos=True)
+        assert (len(completion.token_ids), completion.finish_reason) == (10, "length")
+        with pytest.raises(ContextLengthExceeded, match="the prompt has 30 tokens; the context holds 30"):
+            llm.generate([1] * 30)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("", "empty"), ([], "empty"), (np.array([], int), "empty"), ([VOCAB], f"token id {VOCAB}"),
+        ([-1], "token id -1"), ([1.5], "whole number"), ([True, 2], "whole number"), (b"bytes", "not bytes"),
+        (7, "not int"), (None, "not NoneType"), ([1, "two"], "whole number"), ("\ud800", "Unicode"),
+        (["fine", ""], "prompt 1: .*empty"), ([[1], [1, VOCAB]], "prompt 1: .*token id"),
+        (["fine", 3], "prompt 1: .*not int"), ([[1, 2], []], "prompt 1: .*empty"),
+    ],
+)  # fmt: skip
+def test_wrong_prompts_are_refused_before_anything_runs(llm: LLM, prompt: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        llm.generate(prompt)
+    assert isinstance(llm._engine.runner, ToyRunner)
+    assert llm._engine.runner.rows == []
+
+
+def test_a_prompt_of_a_list_that_is_too_long_is_named(llm: LLM) -> None:
+    with pytest.raises(ContextLengthExceeded, match="prompt 1: the prompt has 600 tokens"):
+        llm.generate([[1], [1] * 600])
+
+
+@pytest.mark.parametrize("settings", [{"temprature": 1}, {"top_p": 2.0}, {"top_k": 5}, {"stop": ""}])
+def test_wrong_settings_are_refused(llm: LLM, settings: Any) -> None:
+    for ask in (llm.generate, llm.stream):
+        with pytest.raises(SamplingError):
+            ask("a", **settings)
+    with pytest.raises(SamplingError):
+        llm.chat([{"role": "user", "content": "a"}], **settings)
+
+
+def test_a_stream_takes_one_prompt(llm: LLM) -> None:
+    with pytest.raises(PromptError, match="one prompt"):
+        llm.stream(["a", "b"])  # type: ignore[list-item]
+
+
+def test_a_failed_request_raises_alone_and_is_reported_in_a_list(tmp_path: Path) -> None:
+    def hook(batch: Batch, logits: Float32) -> None:
+        hit = batch.sequence_of_row[batch.token_ids == 77]
+        logits[np.isin(batch.sequence_of_row[batch.logits_rows], hit)] = np.nan
+
+    with toy_llm(tmp_path, hook=hook) as llm:
+        with pytest.raises(NumericError):
+            llm.generate([77])
+        with pytest.raises(NumericError):
+            list(llm.stream([77]))
+        first, bad, last = llm.generate([[1], [77], [2]], max_tokens=3)
+        assert (bad.finish_reason, type(bad.error), bad.token_ids) == ("error", NumericError, [])
+        for completion, prompt in ((first, [1]), (last, [2])):
+            assert completion.token_ids == expected_tokens(prompt, SamplingParams(max_tokens=3), VOCAB)
+
+
+def test_timings_follow_llama_cpp(tmp_path: Path) -> None:
+    with toy_llm(tmp_path) as llm:
+        completion = llm.generate([1] * 50, max_tokens=11, ignore_eos=True)
+        timings = completion.timings
+        assert timings.load_s == 0.25
+        assert timings.prefill_s > 0 < timings.decode_s
+        assert timings.prefill_tokens_per_s == pytest.approx(50 / timings.prefill_s)
+        assert timings.decode_tokens_per_s == pytest.approx(10 / timings.decode_s)
+        single = llm.generate([1], max_tokens=1).timings
+        assert (single.decode_s < 0.1, single.decode_tokens_per_s) == (True, 0.0)
+
+
+def test_a_closed_stream_ends_its_request(llm: LLM) -> None:
+    stream = llm.stream(TEXT, max_tokens=400, ignore_eos=True)
+    first = next(stream)
+    assert llm._engine.scheduler.pool.used > 0
+    stream.close()
+    stream.close()
+    assert llm._engine.scheduler.pool.used == 0
+    assert stream.completion.finish_reason == "aborted"
+    assert stream.completion.text.startswith(first.text)
+    assert list(stream) == []
+
+
+def test_with_and_garbage_collection_end_requests_too(llm: LLM) -> None:
+    with llm.stream(TEXT, max_tokens=400, ignore_eos=True) as stream:
+        next(stream)
+    assert llm._engine.scheduler.pool.used == 0
+    for _chunk in llm.stream(TEXT, max_tokens=400, ignore_eos=True):
+        break
+    gc.collect()
+    assert llm._engine.scheduler.pool.used == 0
+
+
+def test_the_completion_of_a_stream_is_there_when_it_ended(llm: LLM) -> None:
+    with llm.stream(TEXT) as stream, pytest.raises(UsageError, match="not ended"):
+        _ = stream.completion
+
+
+@pytest.mark.parametrize("ask", ["generate", "several", "stream", "chat"])
+def test_ctrl_c_ends_the_request_and_goes_through(tmp_path: Path, ask: str) -> None:
+    steps = [0]
+
+    def hook(batch: Batch, logits: Float32) -> None:
+        steps[0] += 1
+        if steps[0] == 5:
+            raise KeyboardInterrupt
+
+    with toy_llm(tmp_path, hook=hook) as llm:
+        with pytest.raises(KeyboardInterrupt):
+            if ask == "generate":
+                llm.generate("a", ignore_eos=True)
+            elif ask == "several":
+                llm.generate(["a", "b", "c"], ignore_eos=True)
+            elif ask == "chat":
+                llm.chat([{"role": "user", "content": "a"}], ignore_eos=True)
+            else:
+                list(llm.stream("a", ignore_eos=True))
+        assert llm._engine.scheduler.pool.used == 0
+        assert not llm._engine.step()
+        assert llm.generate("a", max_tokens=3, ignore_eos=True).finish_reason == "length"
+
+
+def test_threads_may_share_a_model(llm: LLM) -> None:
+    results: dict[int, list[int]] = {}
+
+    def work(index: int) -> None:
+        results[index] = llm.generate([index, 3], max_tokens=15, temperature=1.0, seed=index).token_ids
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index in range(10):
+        alone = llm.generate([index, 3], max_tokens=15, temperature=1.0, seed=index)
+        assert results[index] == alone.token_ids
+
+
+def test_two_streams_of_one_thread_advance_together(llm: LLM) -> None:
+    settings: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
+    expected = llm.generate(["a", "b"], **settings)
+    with llm.stream("a", **settings) as first, llm.stream("b", **settings) as second:
+        for _ in range(3):
+            next(first)
+            next(second)
+        second_text, first_text = second.run().text, first.run().text
+    assert [first_text, second_text] == [completion.text for completion in expected]
+
+
+def test_chat_renders_the_template_and_adds_no_special_token(llm: LLM) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    rendered = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    completion = llm.chat(messages, max_tokens=5)
+    assert llm.tokenizer.decode(completion.prompt_token_ids) == rendered
+    assert completion.prompt_token_ids == llm.render(messages)
+    assert completion.token_ids == expected_tokens(llm.render(messages), SamplingParams(max_tokens=5), VOCAB)
+
+
+def test_a_model_without_a_chat_template_says_so(tmp_path: Path) -> None:
+    with toy_llm(tmp_path, chat_template=None) as llm:
+        with pytest.raises(TemplateError, match="no chat template"):
+            llm.chat([{"role": "user", "content": "Hi"}])
+        with pytest.raises(TemplateError, match="no chat template"):
+            llm.conversation()
+
+
+def test_a_closed_model_answers_no_more(tmp_path: Path) -> None:
+    llm = toy_llm(tmp_path)
+    stream = llm.stream("a", ignore_eos=True)
+    next(stream)
+    llm.close()
+    llm.close()
+    assert stream.run().finish_reason == "aborted"
+    with pytest.raises(UsageError, match="closed"):
+        llm.generate("a")
+
+
+def test_a_model_says_what_it_is(llm: LLM) -> None:
+    llm.ledger.record("weights/Q4_1", 92_000_000)
+    llm.ledger.record("kv_cache", 1_000_000)
+    text = repr(llm)
+    for part in ("toy", "1 layers of 8", "Q4_1", "92.0 MB", "512", "1.0 MB"):
+        assert part in text
