@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -27,10 +27,13 @@ _AT_TERMINAL = (
 _SETTINGS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "BOLI_DEBUG", "PYTHONUNBUFFERED")
 
 
-def environment(**changes: str) -> dict[str, str]:
+Settings = Mapping[str, str]
+
+
+def environment(changes: Settings | None = None) -> dict[str, str]:
     """This process's environment without what changes how boli writes, and with `changes`."""
     kept = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
-    return {**kept, "TERM": "xterm-256color", **changes}
+    return {**kept, "TERM": "xterm-256color", **(changes or {})}
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,27 @@ def _no_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")
 
 
-def boli(*arguments: str | bytes, stdin: bytes = b"", **settings: str) -> Ended:
+def boli(*arguments: str | bytes, stdin: bytes = b"", settings: Settings | None = None) -> Ended:
     """Runs boli with pipes to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "boli", *arguments],
         input=stdin,
         capture_output=True,
-        env=environment(**settings),
+        env=environment(settings),
         timeout=PATIENCE,
         check=False,
     )
     return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def start(*arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+def start(*arguments: str, settings: Settings | None = None) -> subprocess.Popen[bytes]:
     """Starts boli with pipes."""
     return subprocess.Popen(
         [sys.executable, "-m", "boli", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(**settings),
+        env=environment(settings),
     )
 
 
@@ -92,7 +95,7 @@ class Terminal:
         raw: All that was written to the screen, escape sequences included.
     """
 
-    def __init__(self, *arguments: str, columns: int = 80, **settings: str) -> None:
+    def __init__(self, *arguments: str, columns: int = 80, settings: Settings | None = None) -> None:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (50, columns))
         self._process = subprocess.Popen(
@@ -100,7 +103,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(**settings),
+            env=environment(settings),
             start_new_session=True,
         )
         os.close(slave)
@@ -140,6 +143,21 @@ class Terminal:
         while self._read():
             assert time.monotonic() < deadline, f"it does not end; on the screen: {self.text}"
         return self._process.wait(timeout=PATIENCE)
+
+    def interrupt(self) -> int:
+        """Types Ctrl-C and waits for the end; types it again, as one does, if nothing happens.
+
+        Python blocks when a signal comes in the moment between its last look and the system call.
+        """
+        deadline = time.monotonic() + PATIENCE
+        typed = 0.0
+        while True:
+            if time.monotonic() - typed > 2.0:
+                self.type("\x03")
+                typed = time.monotonic()
+            if not self._read():
+                return self._process.wait(timeout=PATIENCE)
+            assert time.monotonic() < deadline, f"it does not end; on the screen: {self.text}"
 
     def _read(self) -> bool:
         """Reads what is there; False at the end."""

@@ -66,13 +66,13 @@ def test_it_names_what_an_extra_lacks(tmp_path: Path) -> None:
     lines = ["Metadata-Version: 2.1", "Name: boli", "Version: 9"]
     lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
-    ended = boli("doctor", "--json", PYTHONPATH=str(tmp_path))
+    ended = boli("doctor", "--json", settings={"PYTHONPATH": str(tmp_path)})
     assert ended.document["packages"] == {"numpy": version("numpy"), "not-there-at-all": None}
     missing = {name: extra["missing"] for name, extra in ended.document["extras"].items()}
     assert missing["hub"][-1] == "boli-imaginary>=3"
     assert missing["old"] == ["numpy>=999"]
     assert missing["fine"] == []
     assert missing["all"] == missing["hub"] + missing["old"]
-    text = boli("doctor", PYTHONPATH=str(tmp_path)).out
+    text = boli("doctor", settings={"PYTHONPATH": str(tmp_path)}).out
     assert "pip install 'boli[all]'" in text
     assert "complete" in text

@@ -112,7 +112,7 @@ def test_errors_are_folded_at_words(here: Here, columns: str) -> None:
 
 
 def test_debugging_shows_the_traceback_of_a_known_error() -> None:
-    ended = boli("generate", "", BOLI_DEBUG="1")
+    ended = boli("generate", "", settings={"BOLI_DEBUG": "1"})
     assert ended.code == 2
     assert "Traceback" in ended.err
     assert "error: the text is empty" in ended.err
@@ -129,6 +129,6 @@ def test_text_from_the_keyboard_ends_with_ctrl_d() -> None:
 def test_ctrl_c_while_reading_the_keyboard_leaves_with_130() -> None:
     with Terminal("generate", "-") as terminal:
         terminal.until("Ctrl-D ends it")
-        terminal.type("half a\x03")
-        assert terminal.end() == 130
+        terminal.type("half a")
+        assert terminal.interrupt() == 130
         assert "Traceback" not in terminal.text

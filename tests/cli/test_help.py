@@ -121,6 +121,6 @@ def test_no_command_shows_the_help_and_is_a_usage_error(here: Here) -> None:
 )
 def test_a_shell_completes_words(words: str, completion: str) -> None:
     last = str(len(words.split()) - 1)
-    ended = boli(_BOLI_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=last)
+    ended = boli(settings={"_BOLI_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": last})
     assert ended.code == 0
     assert completion in ended.out.split()

@@ -122,7 +122,7 @@ def test_the_width_is_columns_or_the_terminals(monkeypatch: pytest.MonkeyPatch) 
     ids=str,
 )
 def test_a_terminal_gets_colours_if_it_wants_them(settings: dict[str, str], coloured: bool) -> None:
-    with Terminal("doctor", columns=80, **settings) as terminal:
+    with Terminal("doctor", settings=settings) as terminal:
         assert terminal.end() == 0
     assert ("\x1b[1mpackage" in terminal.raw) == coloured
     assert ("\x1b" in terminal.raw) == coloured
@@ -143,8 +143,9 @@ def test_a_pipe_gets_no_colours_unless_forced(here: Here) -> None:
 
 
 def test_any_locale_can_print_chinese() -> None:
-    ended = boli("doctor", LC_ALL="C", PYTHONIOENCODING="ascii", XDG_CACHE_HOME="/缓存")
+    settings = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": "/缓存"}
+    ended = boli("doctor", settings=settings)
     assert ended.code == 0
     assert "/??/boli/kernels" in ended.out
-    ended = boli("doctor", "--json", LC_ALL="C", PYTHONIOENCODING="ascii", XDG_CACHE_HOME="/缓存")
+    ended = boli("doctor", "--json", settings=settings)
     assert ended.document["kernel_cache"]["path"] == "/缓存/boli/kernels"

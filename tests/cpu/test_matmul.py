@@ -16,7 +16,7 @@ from boli.cpu.packing import look_up_unit, project_unit
 from boli.formats.numbers import dequantize
 from cpu.test_layouts import random_matrix
 
-COLUMNS, ROWS = 512, 112  # 7 blocks: tiles of four, two and one
+COLUMNS, ROWS = 512, 112  # three blocks and a half
 
 
 def quantized(activations: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -46,12 +46,12 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
     if isinstance(layout, IntLayout):
         inputs, _ = quantized(activations)
         meta = COLUMNS + (COLUMNS // 32 * 12 if layout.group == 16 else 0)
-    width = padded(matrix_rows, 16)
+    width = padded(matrix_rows, 32)
     y = np.full((len(activations), width), np.nan, np.float32)
     start = inputs.ctypes.data
     function(
         packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), zero, start, start + meta,
-        inputs.strides[0], y.ctypes.data, width * 4, len(y), 0, width // 16, 0,
+        inputs.strides[0], y.ctypes.data, width * 4, len(y), 0, width // 32, 0,
     )  # fmt: skip
     return y[:, :matrix_rows]
 

@@ -257,6 +257,7 @@ def test_a_conversation_that_is_dropped_gives_its_pages_back(llm: LLM) -> None:
     assert llm._engine.scheduler.pool.used > 0
     del chat
     gc.collect()
+    llm.generate("something else", max_tokens=1)
     assert llm._engine.scheduler.pool.used == 0
 
 

@@ -186,9 +186,10 @@ def test_an_exception_in_a_listener_or_a_sampler_ends_one_request_only() -> None
     def listener(sampled: Sampled) -> bool:
         raise RuntimeError("text broke")
 
-    neighbours = [engine.submit([index], GREEDY) for index in range(6)]
+    neighbours = [engine.submit([index], GREEDY) for index in range(3)]
     text = engine.submit([50], GREEDY, listener=listener)
     broken = engine.submit([51], GREEDY)
+    neighbours += [engine.submit([index], GREEDY) for index in range(3, 6)]
     broken.sampler = None  # type: ignore[assignment]
     run_all(engine)
     assert (text.finish_reason, str(text.error)) == ("error", "text broke")

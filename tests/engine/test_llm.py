@@ -170,6 +170,16 @@ def test_a_character_cut_by_max_tokens_is_marked(tmp_path: Path) -> None:
         assert [chunk.text for chunk in llm.stream([0], max_tokens=4)] == ["a", "\ufffd"]
 
 
+def test_a_character_cut_by_the_reader_is_left_out(tmp_path: Path) -> None:
+    with toy_llm(tmp_path) as plain:
+        script = plain.tokenizer.encode("a🙂")
+    with scripted(tmp_path, script) as llm, llm.stream([0]) as stream:
+        assert next(stream).text == "a"
+        llm._engine.step()
+        stream.close()
+        assert (stream.completion.text, stream.completion.token_ids) == ("a", script[:2])
+
+
 def test_the_answer_ends_where_the_context_does(tmp_path: Path) -> None:
     with toy_llm(tmp_path, context=30) as llm:
         completion = llm.generate([1] * 20, max_tokens=1000, ignore_eos=True)
@@ -260,7 +270,9 @@ def test_with_and_garbage_collection_end_requests_too(llm: LLM) -> None:
     assert llm._engine.scheduler.pool.used == 0
     for _chunk in llm.stream(TEXT, max_tokens=400, ignore_eos=True):
         break
+    del _chunk
     gc.collect()
+    assert not llm._engine.step(), "a finalizer's wish is the first thing that a step fulfils"
     assert llm._engine.scheduler.pool.used == 0
 
 

@@ -68,7 +68,7 @@ def test_prompts_and_answers_share_the_rows_of_a_step() -> None:
     ]
 
 
-def test_an_old_long_prompt_leaves_every_younger_request_a_row() -> None:
+def test_an_old_long_prompt_holds_up_no_answer() -> None:
     scheduler = make_scheduler(max_rows=4, max_sequences=3)
     requests = [add(scheduler, 2), add(scheduler, 50), add(scheduler, 40)]
     plans = []

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boli
+
 _BYTECODE = (
     Path(tempfile.gettempdir()) / f"boli-tests-bytecode-{os.getuid()}"
 )  # saves a second in each process
@@ -131,6 +133,16 @@ class Home:
 
     def resolve(self, model: str, **keywords: Any) -> Answer:
         return self.run(("resolve", model), **keywords)[0]
+
+
+def bare_python(folder: Path) -> str:
+    """The interpreter of a new environment that has boli's own modules and nothing else, not even pip."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "bare")], check=True)
+    python = folder / "bare" / "bin" / "python"
+    show = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.strip()
+    Path(packages, "boli").symlink_to(Path(boli.__file__).parent)
+    return str(python)
 
 
 def answers(process: subprocess.Popen[str]) -> list[Answer]:

@@ -12,7 +12,9 @@ import pytest
 from boli.errors import ModelNotFound, UnsafeFile, UsageError
 from boli.sources import remove, resolve
 from boli.sources.progress import Quiet
+from sources.cache_layouts import hf_snapshot
 from sources.fake_hubs import gguf
+from sources.fresh_process import Home, bare_python
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +146,17 @@ def test_notices_reach_the_log_when_no_progress_is_given(caplog: pytest.LogCaptu
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "These are the terms.")
     ]
+
+
+def test_without_the_libraries_of_the_hubs(tmp_path: Path) -> None:
+    python = bare_python(tmp_path)
+    cached = hf_snapshot(tmp_path / "home" / "cache" / "huggingface" / "hub", "org/cached")
+    found = Home(tmp_path / "home").run(
+        ("resolve", "org/name"), ("resolve", "ms:org/name"), ("resolve", "org/cached"), python=python
+    )
+    assert [answer.error for answer in found] == ["MissingExtra", "MissingExtra", ""]
+    assert all("pip install 'boli[hub]'" in answer.text for answer in found[:2])
+    assert found[2].path == cached
 
 
 def test_importing_loads_nothing_heavy() -> None:

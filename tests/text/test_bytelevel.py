@@ -77,7 +77,8 @@ def reference(name: str) -> Any:
 
 
 NAMES = [
-    "gpt-2", "phi-2", "smollm", "starcoder", "refact", "llama3", "dbrx", "tekken", "qwen2", "command-r", "olmo",
+    "gpt-2", "phi-2", "smollm", "starcoder", "refact", "llama3", "dbrx", "tekken", "qwen2", "command-r",
+    "olmo",
 ]  # fmt: skip
 
 

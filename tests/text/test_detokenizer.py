@@ -52,7 +52,8 @@ def test_a_text_cut_anywhere_goes_on_where_the_prompt_stopped(
     before = whole(tokenizer, prompt, skip=skip)
     shown = "".join(stream(tokenizer, rest, prompt, skip=skip))
     complete = whole(tokenizer, tokens, skip=skip)
-    # Where the prompt ends within a character, its own decoding ends with a U+FFFD that the whole does not have.
+    # Where the prompt ends within a character, its own decoding ends with a U+FFFD that the whole does not
+    # have.
     assert complete in (before + shown, before.removesuffix("\ufffd") + shown)
 
 

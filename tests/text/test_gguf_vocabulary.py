@@ -36,7 +36,8 @@ def test_added_tokens_follow_the_file_and_else_the_kind() -> None:
 
 def test_all_tokens_that_end_a_generation() -> None:
     tokenizer = load_tokenizer(bpe(eot_token_id=7, eom_token_id=8))
-    # 0 and 2 are control tokens with a telling name; 2 is also the file's own; 7 and 8 are named by their keys.
+    # 0 and 2 are control tokens with a telling name; 2 is also the file's own; 7 and 8 are named by their
+    # keys.
     assert tokenizer.eos_token_ids == {0, 2, 7, 8}
     assert load_tokenizer(spm()).eos_token_ids == {2}
 

@@ -32,8 +32,8 @@ def tokenizer_of(**options: int) -> Tokenizer:
 
 
 def comparable(text: str, options: dict[str, bool | int]) -> bool:
-    # After a user-defined symbol llama.cpp and Hugging Face put a space where the sentencepiece package puts none,
-    # and literal ▁ among spaces that are removed is a case that no model has.
+    # After a user-defined symbol llama.cpp and Hugging Face put a space where the sentencepiece package puts
+    # none, and literal ▁ among spaces that are removed is a case that no model has.
     if options.get("remove_extra_whitespaces"):
         return "▁" not in text and "<tool>" not in text
     return not options.get("add_space_prefix", True) or not re.search("<tool>|  |▁|^ |ab ", text)

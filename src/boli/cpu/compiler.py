@@ -31,7 +31,10 @@ from boli.errors import BoliError
 from boli.machine import cache_dir
 
 # Everything whose text decides what the machine code does.
-_SOURCES = ("simd.py", "tiles.py", "matmul.py", "kernels.py", "step.py", "plan.py", "layouts.py", "target.py")
+_SOURCES = (
+    "simd.py", "lanes.py", "sync.py", "kernels.py", "stages.py", "step.py", "tiles.py", "matmul.py",
+    "plan.py", "layouts.py", "target.py",
+)  # fmt: skip
 
 Progress = Callable[[str], None]
 

@@ -7,44 +7,32 @@ padded to 16 floats and the padding is zero.
 
 from __future__ import annotations
 
-from typing import Any
-
-from numba import njit
-
 from boli.cpu import plan as p
-from boli.cpu.simd import (
+from boli.cpu.lanes import (
     absolute,
     add,
     broadcast,
     div,
     exp,
-    first_lane,
     fma,
     keep_lanes,
-    load,
-    load_f32,
-    load_i32,
+    largest_magnitude,
+    low_i32,
     maximum,
     minimum,
     mul,
     reduce_add,
-    reduce_add_i32,
     reduce_max,
-    store,
-    store_f32,
-    store_i8,
-    store_i32,
     sub,
-    to_f32,
     to_int,
+    two_sums,
 )
+from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, store_i8, store_i32, to_f32
 
 F4 = 4
 VECTOR = 64
 GROUP = 32  # activations that share a scale
 PAGE_SIZE = 32  # positions in a page of the KV cache
-
-kernel: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @kernel
@@ -83,28 +71,27 @@ def layer_norm(source, weight, bias, size, eps, destination):
 
 
 @kernel
-def quantize(source, columns, destination):
+def quantize(source, columns, first, end, destination):
     """One row to int8 in groups of 32: a ≈ scale · q with scale = max |a| / 127.
 
     Writes the quants, then for groups of 32 the scales, sums Σ q and products scale · Σ q, then the
-    same three for groups of 16 (the scale repeated), which some weight formats need.
-    `columns` is a multiple of 32.
+    same three for groups of 16 (the scale repeated), which some weight formats need. `columns`, a
+    multiple of 32, is the length of the row; only groups `first … end - 1` are done.
     """
     groups = columns // GROUP
     scales = destination + columns
     halves = scales + 12 * groups
-    for group in range(groups):
+    for group in range(first, end):
         low = load(source + group * GROUP * F4)
         high = load(source + group * GROUP * F4 + VECTOR)
-        largest = reduce_max(maximum(absolute(low), absolute(high)))
+        largest = largest_magnitude(low, high)
         scale = largest / to_f32(127)
-        inverse = to_f32(127) / largest if largest > 0.0 else to_f32(0)
-        q_low = to_int(mul(low, broadcast(inverse)))
-        q_high = to_int(mul(high, broadcast(inverse)))
+        inverse = broadcast(to_f32(127) / largest if largest > 0.0 else to_f32(0))
+        q_low, q_high = to_int(mul(low, inverse)), to_int(mul(high, inverse))
         store_i8(destination + group * GROUP, q_low)
         store_i8(destination + group * GROUP + 16, q_high)
-        sum_low = reduce_add_i32(q_low)
-        sum_high = reduce_add_i32(q_high)
+        both = two_sums(q_low, q_high)
+        sum_low, sum_high = low_i32(both), low_i32(both >> 32)
         at = scales + F4 * group
         store_f32(at, scale)
         store_i32(at + F4 * groups, sum_low + sum_high)
@@ -187,7 +174,7 @@ def attend(
     for at in range(0, size_padded * F4, VECTOR):
         store(sums + at, broadcast(0.0))
     largest = to_f32(-1) / to_f32(0)  # minus infinity
-    total = to_f32(0)
+    total = broadcast(0.0)
     factor = broadcast(scale)
     for index in range(first // PAGE_SIZE, position // PAGE_SIZE + 1):
         page = cache + load_i32(pages + index * 4) * page_stride
@@ -215,7 +202,7 @@ def attend(
         store(scratch, left)
         store(scratch + VECTOR, right)
         shrink = exp(broadcast(largest - now))  # 0 on the first page
-        total = total * first_lane(shrink) + reduce_add(add(left, right))
+        total = fma(total, shrink, add(left, right))
         largest = now
         values = page + size * PAGE_SIZE * F4
         for at in range(0, size_padded * F4, VECTOR):
@@ -224,23 +211,23 @@ def attend(
                 weight = broadcast(load_f32(scratch + slot * F4))
                 accumulated = fma(weight, load(values + slot * size_padded * F4 + at), accumulated)
             store(sums + at, accumulated)
-    inverse = broadcast(to_f32(1) / total)
+    inverse = broadcast(to_f32(1) / reduce_add(total))
     for at in range(0, size_padded * F4, VECTOR):
         store(sums + at, mul(load(sums + at), inverse))
     copy(sums, size, destination)
 
 
 @kernel
-def _sigmoid(x):
-    return div(broadcast(1.0), add(broadcast(1.0), exp(sub(broadcast(0.0), x))))
+def _silu(x, steepness):
+    """X · sigmoid(steepness)."""
+    return div(x, add(broadcast(1.0), exp(sub(broadcast(0.0), steepness))))
 
 
 @kernel
 def _gelu_tanh(x):
     """GELU by tanh: x / 2 · (1 + tanh u) = x · sigmoid(2 u), u = sqrt(2/π) (x + 0.044715 x³)."""
     cube = mul(mul(x, x), x)
-    u = mul(fma(broadcast(0.044715), cube, x), broadcast(2 * 0.7978845608028654))
-    return mul(x, _sigmoid(u))
+    return _silu(x, mul(fma(broadcast(0.044715), cube, x), broadcast(2 * 0.7978845608028654)))
 
 
 @kernel
@@ -266,7 +253,7 @@ def activate(kind, gate, up, gated, start, end):
     for at in range(start * F4, end * F4, VECTOR):
         x = load(gate + at)
         if kind == p.SILU:
-            y = mul(x, _sigmoid(x))
+            y = _silu(x, x)
         elif kind == p.GELU_TANH:
             y = _gelu_tanh(x)
         else:

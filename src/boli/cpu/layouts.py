@@ -1,13 +1,14 @@
 """How weights lie in memory for the kernels.
 
-Sixteen rows of a matrix make a block, so that one SIMD lane is one output. A block is one
-contiguous stream in the order in which it is read:
+Thirty-two rows of a matrix make a block: two vectors of 16 lanes, one lane an output. A block is
+one contiguous stream in the order in which it is read, and so is the whole matrix:
 
-    float layouts    for each input k: 16 numbers, one a row
-    integer layouts  for each group of inputs (32 or 16): the quants, then 16 scales, then 16 minimums
+    float layouts    for each input k: 32 numbers, one a row
+    integer layouts  for each group of inputs (32 or 16): the quants, then 32 scales, then 32 minimums
 
 Quants are unsigned bytes or nibbles, four inputs deep: one 64-byte vector holds inputs k … k+3 of
-each of the 16 rows. Of nibbles, the low halves are inputs k … k+3 and the high halves k+4 … k+7.
+16 rows, the next one those of the other 16 rows. Of nibbles, the low halves are inputs k … k+3 and
+the high halves k+4 … k+7.
 
     weight = scale * (quant - zero) + minimum
 
@@ -28,7 +29,9 @@ from boli.formats.numbers import Groups, groups
 if TYPE_CHECKING:
     from boli.formats.checkpoint import Matrix
 
-ROWS_PER_BLOCK = 16
+LANES = 16
+VECTORS = 2
+ROWS_PER_BLOCK = LANES * VECTORS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -54,7 +57,7 @@ class FloatLayout:
         return columns
 
     def block_bytes(self, columns: int) -> int:
-        """Bytes of 16 rows."""
+        """Bytes of a block."""
         return columns * ROWS_PER_BLOCK * self.element_bytes
 
 
@@ -79,7 +82,7 @@ class IntLayout:
 
     @property
     def scale_bytes(self) -> int:
-        """Bytes of 16 scales."""
+        """Bytes of a block's scales for one group."""
         return ROWS_PER_BLOCK * (2 if self.scale == "f16" else 4)
 
     @property
@@ -92,7 +95,7 @@ class IntLayout:
         return padded(columns, 32) // self.group
 
     def block_bytes(self, columns: int) -> int:
-        """Bytes of 16 rows."""
+        """Bytes of a block."""
         return self.depth(columns) * self.group_bytes
 
 
@@ -159,7 +162,7 @@ def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: i
 
 
 def _pack_float(part: Bytes, rows: Bytes, layout: FloatLayout, columns: int) -> None:
-    """16 rows of numbers, transposed."""
+    """Rows of numbers, transposed."""
     element = np.dtype(np.float32) if layout.element == "f32" else np.dtype(np.uint16)
     numbers = np.ascontiguousarray(rows).view(element).reshape(len(rows), columns)
     full = _whole_blocks(numbers).reshape(len(part), ROWS_PER_BLOCK, columns)
@@ -182,7 +185,7 @@ def _pack_groups(part: Bytes, source: Groups, layout: IntLayout, zero: int) -> N
     stream = part.reshape(count, depth, layout.group_bytes)
     end = layout.quant_bytes
     target = stream[..., :end].view(np.uint32).reshape(count, depth, quads.shape[3], ROWS_PER_BLOCK)
-    target[...] = quads.transpose(0, 2, 3, 1)
+    target[...] = quads.transpose(0, 2, 3, 1)  # rows innermost: 16, then the other 16
     number = np.dtype(np.float16 if layout.scale == "f16" else np.float32)
     for values in (source.scales, source.minimums):
         if values is None:
@@ -195,7 +198,7 @@ def _pack_groups(part: Bytes, source: Groups, layout: IntLayout, zero: int) -> N
 
 
 def _whole_blocks(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Rows, padded with zeros to a multiple of 16."""
+    """Rows, padded with zeros to whole blocks."""
     missing = -len(rows) % ROWS_PER_BLOCK
     if not missing:
         return rows

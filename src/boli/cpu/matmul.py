@@ -14,11 +14,13 @@ from typing import Any
 from numba import njit
 
 from boli.cpu import simd
-from boli.cpu.layouts import ROWS_PER_BLOCK, FloatLayout, IntLayout, Layout
+from boli.cpu.layouts import LANES, ROWS_PER_BLOCK, VECTORS, FloatLayout, IntLayout, Layout
 from boli.cpu.simd import load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
 from boli.cpu.tiles import float_tile, int_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
+VECTOR_BYTES = 64
+LINE = VECTORS * VECTOR_BYTES
 
 
 def project(layout: Layout) -> Any:
@@ -27,62 +29,42 @@ def project(layout: Layout) -> Any:
     Its arguments, all int64: `weights, block_stride, depth, zero, activations, meta, row_stride,
     y, y_stride, rows, first_block, end_block, accumulate`. Float layouts ignore `zero` and `meta`.
     """
-    tile_1x4, tile_1x2, tile_1x1 = _tile(layout, 1, 4), _tile(layout, 1, 2), _tile(layout, 1, 1)
-    tile_2x2, tile_2x1 = _tile(layout, 2, 2), _tile(layout, 2, 1)
-    tile_4x2, tile_4x1 = _tile(layout, 4, 2), _tile(layout, 4, 1)
+    tile_1, tile_2, tile_4 = _tile(layout, 1), _tile(layout, 2), _tile(layout, 4)
 
     def run(
         weights, block_stride, depth, zero, activations, meta, row_stride,
         y, y_stride, rows, first_block, end_block, accumulate,
     ):  # fmt: skip
-        block = first_block
-        while block < end_block:
+        for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            left = end_block - block
-            if rows == 1 and left >= 4:
-                tile_1x4(
-                    w, block_stride, depth, zero, activations, row_stride, meta, out, y_stride, accumulate
-                )
-                block += 4
-                continue
             row = 0
             while row < rows:
                 a = activations + row * row_stride
                 m = meta + row * row_stride
                 o = out + row * y_stride
                 if rows - row >= 4:
-                    if left >= 2:
-                        tile_4x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    else:
-                        tile_4x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    tile_4(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
                     row += 4
                 elif rows - row >= 2:
-                    if left >= 2:
-                        tile_2x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    else:
-                        tile_2x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    tile_2(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
                     row += 2
                 else:
-                    if left >= 2:
-                        tile_1x2(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    else:
-                        tile_1x1(w, block_stride, depth, zero, a, row_stride, m, o, y_stride, accumulate)
+                    tile_1(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
                     row += 1
-            block += 2 if left >= 2 else 1
 
     return run
 
 
-def _tile(layout: Layout, rows: int, blocks: int) -> Any:
+def _tile(layout: Layout, rows: int) -> Any:
     """A tile with the arguments of an integer tile; float tiles ignore two of them."""
     if isinstance(layout, IntLayout):
-        return int_tile(layout, rows, blocks)
-    tile = float_tile(layout, rows, blocks)
+        return int_tile(layout, rows)
+    tile = float_tile(layout, rows)
 
     @njit(inline="always")
-    def adapted(weights, block_stride, depth, zero, activations, row_stride, meta, y, y_stride, accumulate):
-        tile(weights, block_stride, depth, activations, row_stride, y, y_stride, accumulate)
+    def adapted(weights, depth, zero, activations, row_stride, meta, y, y_stride, accumulate):
+        tile(weights, depth, activations, row_stride, y, y_stride, accumulate)
 
     return adapted
 
@@ -111,16 +93,18 @@ def look_up(layout: Layout) -> Any:
 
     def run_int(weights, block_stride, columns, zero, row, destination):
         start = weights + (row // ROWS_PER_BLOCK) * block_stride
-        lane = row % ROWS_PER_BLOCK
+        within = row % ROWS_PER_BLOCK
+        # Vectors of 16 rows take turns, four bytes a row.
+        place_in_line = (within // LANES) * VECTOR_BYTES + within % LANES * 4
         for k in range(columns):
             place = start + (k // group) * group_bytes
             inner = k % group
             if bits == 8:
-                quant = load_u8(place + (inner // 4) * 64 + lane * 4 + inner % 4)
+                quant = load_u8(place + (inner // 4) * LINE + place_in_line + inner % 4)
             else:
-                quant = load_u8(place + (inner // 8) * 64 + lane * 4 + inner % 4)
+                quant = load_u8(place + (inner // 8) * LINE + place_in_line + inner % 4)
                 quant = (quant >> 4) if inner % 8 >= 4 else (quant & 15)
-            scales = place + quant_bytes + lane * number_bytes
+            scales = place + quant_bytes + within * number_bytes
             value = number(scales) * simd.to_f32(quant - zero)
             if has_minimum:
                 value += number(scales + scale_bytes)

@@ -51,5 +51,8 @@ RUNNING, PARKED = 0, 1
 # Values of ACTIVATION.
 SILU, GELU_TANH, GELU_ERF = 0, 1, 2
 
+# Up to this many rows, each thread prepares all of them for itself and a barrier is saved.
+REDUNDANT_ROWS = 4
+
 # What the compiled entry is asked to do.
 FORWARD, WORK, ANNOUNCE, END = range(4)

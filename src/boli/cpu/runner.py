@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 32
 ACTIVATIONS = {"silu": p.SILU, "gelu_tanh": p.GELU_TANH, "gelu": p.GELU_ERF}
-REDUNDANT_ROWS = 4
 
 
 def kv_cache_bytes(config: Any, num_pages: int) -> int:
@@ -226,7 +225,7 @@ class CpuRunner:
             self._set(stride, floats * 4)
         self._set(p.K_OFFSET, q * 4)
         self._set(p.V_OFFSET, (q + kv) * 4)
-        private = REDUNDANT_ROWS * (hidden + quants // 4)
+        private = p.REDUNDANT_ROWS * (hidden + quants // 4)
         scratch = padded(PAGE_SIZE + max(padded(config.head_dim, 32), hidden), 32)
         for place, stride, floats in (
             (p.PRIVATE, p.PRIVATE_STRIDE, private),
@@ -296,7 +295,7 @@ class CpuRunner:
 
     def _grow_logits(self, outputs: int) -> None:
         if outputs > len(self._logits):
-            width = padded(self.blueprint.config.vocab_size, 16)
+            width = padded(self.blueprint.config.vocab_size, 32)
             if len(self._logits):
                 self._ledger.leave("workspace", self._logits.nbytes)
             self._logits = self._ledger.allocate("workspace", (outputs, width), np.float32, "logits")

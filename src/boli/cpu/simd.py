@@ -1,12 +1,13 @@
-"""SIMD in Python: vector types and the few instructions that the kernels are written with.
+"""SIMD in Python: vector types and the instructions that the kernels are written with.
 
-Numba learns two vector types here, `f32x16` and `i32x16`, and a set of intrinsics that each become
-one LLVM instruction or a handful. Memory is addressed by integers (`int64` byte addresses), as in
-C, because the kernels read packed streams that have no NumPy type.
+Numba learns two vector types here, `f32x16` and `i32x16`, and the intrinsics that read and write
+memory; `lanes.py` has the arithmetic. Each becomes one LLVM instruction or a handful. Memory is
+addressed by integers (`int64` byte addresses), as in C, because the kernels read packed streams
+that have no NumPy type.
 
 LLVM splits a 16-lane vector for machines with narrower registers, so everything here is portable;
-only `dot_u8s8` has a form of its own per instruction set. All results are the same on all of them:
-the integer dot product is exact, and floating-point sums are written out in a fixed order.
+only the dot product of bytes, `emit_dot`, has a form of its own per instruction set. All forms give
+the same results: integer sums are exact, and floating-point sums are written out in a fixed order.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
@@ -56,6 +57,9 @@ i64, f32, void = types.int64, types.float32, types.void
 
 Builder = Any
 Value = Any
+
+# How every function of the compiled step is compiled: no checks, no exceptions, no Python.
+kernel: Any = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def operation(result: types.Type, *arguments: types.Type) -> Callable[[Callable[..., Value]], Any]:
@@ -236,189 +240,7 @@ def bits_to_f32(b: Builder, value: Value) -> Value:
     return b.bitcast(b.trunc(value, I32), F32)
 
 
-# --- arithmetic on 16 lanes ---------------------------------------------------------------------
-
-
-@operation(f32x16, f32)
-def broadcast(b: Builder, value: Value) -> Value:
-    """The same number in all lanes."""
-    return splat(b, value, F32X16)
-
-
-@operation(f32x16, f32x16, f32x16)
-def add(b: Builder, x: Value, y: Value) -> Value:
-    """`x + y`."""
-    return b.fadd(x, y)
-
-
-@operation(f32x16, f32x16, f32x16)
-def sub(b: Builder, x: Value, y: Value) -> Value:
-    """`x - y`."""
-    return b.fsub(x, y)
-
-
-@operation(f32x16, f32x16, f32x16)
-def mul(b: Builder, x: Value, y: Value) -> Value:
-    """`x * y`."""
-    return b.fmul(x, y)
-
-
-@operation(f32x16, f32x16, f32x16)
-def div(b: Builder, x: Value, y: Value) -> Value:
-    """`x / y`."""
-    return b.fdiv(x, y)
-
-
-@operation(f32x16, f32x16, f32x16, f32x16)
-def fma(b: Builder, x: Value, y: Value, z: Value) -> Value:
-    """`x * y + z`, rounded once."""
-    return emit_fma(b, x, y, z)
-
-
-@operation(f32x16, f32x16)
-def absolute(b: Builder, x: Value) -> Value:
-    """`|x|`."""
-    return b.call(declare(b, "llvm.fabs.v16f32", F32X16, F32X16), [x])
-
-
-@operation(f32x16, f32x16, f32x16)
-def maximum(b: Builder, x: Value, y: Value) -> Value:
-    """The larger one; NaN if either is, so that a broken weight is not hidden."""
-    return b.call(declare(b, "llvm.maximum.v16f32", F32X16, F32X16, F32X16), [x, y])
-
-
-@operation(f32x16, f32x16, f32x16)
-def minimum(b: Builder, x: Value, y: Value) -> Value:
-    """The smaller one; NaN if either is."""
-    return b.call(declare(b, "llvm.minimum.v16f32", F32X16, F32X16, F32X16), [x, y])
-
-
-@operation(f32x16, f32x16, i64, i64)
-def keep_lanes(b: Builder, x: Value, first: Value, end: Value) -> Value:
-    """Lanes `first … end - 1` of `x`, and minus infinity in the others."""
-    index = ir.Constant(I32X16, list(range(LANES)))
-    low, high = (splat(b, b.trunc(bound, I32), I32X16) for bound in (first, end))
-    kept = b.and_(b.icmp_signed(">=", index, low), b.icmp_signed("<", index, high))
-    return b.select(kept, x, ir.Constant(F32X16, [float("-inf")] * LANES))
-
-
-def _tree(b: Builder, x: Value, combine: Callable[[Value, Value], Value]) -> Value:
-    """Folds 16 lanes into one in a fixed order: halves upon halves."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        mask = ir.VectorType(I32, width)
-        low = b.shuffle_vector(x, x, ir.Constant(mask, list(range(width))))
-        high = b.shuffle_vector(x, x, ir.Constant(mask, list(range(width, 2 * width))))
-        x = combine(low, high)
-    return b.extract_element(x, ir.Constant(I32, 0))
-
-
-@operation(f32, f32x16)
-def first_lane(b: Builder, x: Value) -> Value:
-    """Lane 0."""
-    return b.extract_element(x, ir.Constant(I32, 0))
-
-
-@operation(f32, f32x16)
-def reduce_add(b: Builder, x: Value) -> Value:
-    """The sum of all lanes, always added in the same order."""
-    return _tree(b, x, b.fadd)
-
-
-@operation(f32, f32x16)
-def reduce_max(b: Builder, x: Value) -> Value:
-    """The largest lane; NaN if there is one."""
-
-    def larger(low: Value, high: Value) -> Value:
-        kind = low.type
-        return b.call(declare(b, f"llvm.maximum.v{kind.count}f32", kind, kind, kind), [low, high])
-
-    return _tree(b, x, larger)
-
-
-@operation(i64, i32x16)
-def reduce_add_i32(b: Builder, x: Value) -> Value:
-    """The sum of all integer lanes."""
-    return b.sext(b.call(declare(b, "llvm.vector.reduce.add.v16i32", I32, I32X16), [x]), I64)
-
-
-@operation(i32x16, f32x16)
-def to_int(b: Builder, x: Value) -> Value:
-    """Rounds to the nearest integer, ties to even; NaN becomes 0."""
-    nearest = b.call(declare(b, "llvm.rint.v16f32", F32X16, F32X16), [x])
-    return b.call(declare(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, F32X16), [nearest])
-
-
-@operation(f32x16, f32x16)
-def exp(b: Builder, x: Value) -> Value:
-    """E to the power of each lane, to about 1 unit in the last place; 0 below -87.3.
-
-    Splits x = n ln 2 + r, takes a polynomial of r on ±ln 2 / 2 (coefficients of the Cephes
-    library's `expf`, S. Moshier) and puts n into the exponent's bits.
-    """
-
-    def vector(value: float) -> ir.Constant:
-        return ir.Constant(F32X16, [value] * LANES)
-
-    low, high = vector(-87.33654), vector(88.02969)
-    bounded = b.call(declare(b, "llvm.minimum.v16f32", F32X16, F32X16, F32X16), [x, high])
-    bounded = b.call(declare(b, "llvm.maximum.v16f32", F32X16, F32X16, F32X16), [bounded, low])
-    n = b.call(declare(b, "llvm.rint.v16f32", F32X16, F32X16), [b.fmul(bounded, vector(1.44269504088896341))])
-    r = emit_fma(b, n, vector(-0.693359375), bounded)
-    r = emit_fma(b, n, vector(2.12194440e-4), r)
-    p = vector(1.9875691500e-4)
-    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        p = emit_fma(b, p, r, vector(coefficient))
-    p = b.fadd(emit_fma(b, b.fmul(r, r), p, r), vector(1.0))
-    integer = b.call(declare(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, F32X16), [n])
-    exponent = b.shl(b.add(integer, ir.Constant(I32X16, [127] * LANES)), ir.Constant(I32X16, [23] * LANES))
-    power = b.fmul(p, b.bitcast(exponent, F32X16))
-    return b.select(b.fcmp_ordered("<", x, low), vector(0.0), power)
-
-
-# --- threads ------------------------------------------------------------------------------------
-
-
-@operation(i64, i64)
-def atomic_load(b: Builder, address: Value) -> Value:
-    """Reads an int64 that other threads write; nothing after it moves before it."""
-    return b.load_atomic(pointer(b, address, I64), ordering="acquire", align=8)
-
-
-@operation(void, i64, i64)
-def atomic_store(b: Builder, address: Value, value: Value) -> Value:
-    """Writes an int64 that other threads read; nothing before it moves after it."""
-    return b.store_atomic(value, pointer(b, address, I64), ordering="release", align=8)
-
-
-@operation(i64, i64, i64)
-def atomic_add(b: Builder, address: Value, value: Value) -> Value:
-    """Adds to a shared int64 and returns what it was."""
-    return b.atomic_rmw("add", pointer(b, address, I64), value, "seq_cst")
-
-
-@operation(i64, i64, i64)
-def atomic_exchange(b: Builder, address: Value, value: Value) -> Value:
-    """Replaces a shared int64 and returns what it was."""
-    return b.atomic_rmw("xchg", pointer(b, address, I64), value, "seq_cst")
-
-
-@operation(void)
-def pause(b: Builder) -> Value:
-    """Tells the core that this is a waiting loop."""
-    triple = str(b.module.triple)
-    if triple.startswith(("x86_64", "i686")):
-        return b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType()), [])
-    if triple.startswith(("aarch64", "arm64")):
-        return b.asm(ir.FunctionType(ir.VoidType(), []), "yield", "", [], True)
-    return None
-
-
-@operation(void)
-def sched_yield(b: Builder) -> Value:
-    """Gives the core to another thread (POSIX)."""
-    return b.call(declare(b, "sched_yield", I32), [])
+# --- calls ---------------------------------------------------------------------------------------
 
 
 def function_call(arguments: int) -> Any:

@@ -39,7 +39,7 @@ class Conversation:
         self._llm = llm
         self._session = llm._engine.session()
         self._open: Stream | None = None
-        self._release = weakref.finalize(self, llm._engine.close_session, self._session)
+        self._release = weakref.finalize(self, llm._engine.close_session, self._session, wait=False)
         self._release.atexit = False
         self.set_system(system)
 
@@ -121,7 +121,7 @@ class Conversation:
     def close(self) -> None:
         """Ends an open answer and gives the cache back. May be called twice."""
         self._interrupt()
-        self._release()
+        self._llm._engine.close_session(self._session)
 
     def _interrupt(self) -> None:
         """Ends what is still under way, so that the messages and the cache agree."""

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from boli.engine.batch import Float32, Runner
 from boli.engine.request import FinishReason, Listener, Request, Session
-from boli.engine.sampling import SamplingParams
+from boli.engine.sampling import Sampled, SamplingParams
 from boli.engine.scheduler import Scheduler, Work, batch_of
 from boli.errors import ContextLengthExceeded, PromptError, UsageError
 
@@ -89,6 +89,7 @@ class Engine:
                 raise UsageError("the model is closed", remedy="load it again")
             if session is not None and session.request is not None:
                 raise UsageError("the session is in use", remedy="end or close the request before")
+            self._settle()
             with self._books:
                 self._unfinished[request] = None
                 self.scheduler.add(request)
@@ -118,22 +119,40 @@ class Engine:
             Whether there was anything to do.
         """
         with self._lock:
+            self._settle()
             self._stepping = True
             try:
-                with self._books:
-                    works = self.scheduler.schedule()
-                logits = self._forward(works) if works else None
-                if logits is not None:
-                    with self._books:
-                        self._advance(works, logits)
+                return self._step()
             finally:
                 self._stepping = False
-            self._settle()
-        return bool(works)
+                self._settle()
 
-    def abort(self, request: Request) -> None:
-        """Ends a request, in any state, from any thread; nothing happens if it has ended."""
-        self._soon(lambda: self._finish(request, "aborted"))
+    def _step(self) -> bool:
+        with self._books:
+            works = self.scheduler.schedule()
+        if not works:
+            return False
+        try:
+            logits = self.runner.forward(batch_of(works))
+        except Exception as error:  # whatever it is, it ends these requests only
+            with self._books:
+                for work in works:
+                    self._finish(work.request, "error", error)
+            return True
+        with self._books:
+            sampled = self._sample(works, logits)
+            self._publish(sampled)
+        return True
+
+    def abort(self, request: Request, *, wait: bool = True) -> None:
+        """Ends a request, in any state, from any thread; nothing happens if it has ended.
+
+        Args:
+            request: The request.
+            wait: False leaves it to the next step and takes no lock, as finalizers must, which run
+                anywhere.
+        """
+        self._change(lambda: self._finish(request, "aborted"), wait)
 
     def session(self) -> Session:
         """A new session, empty."""
@@ -141,10 +160,10 @@ class Engine:
         self._sessions.add(session)
         return session
 
-    def close_session(self, session: Session) -> None:
-        """Gives a session's pages back, now or when its request ends."""
+    def close_session(self, session: Session, *, wait: bool = True) -> None:
+        """Gives a session's pages back, now or when its request ends; `wait` as for `abort`."""
         session.closed = True
-        self._soon(lambda: self.scheduler.drop(session))
+        self._change(lambda: self.scheduler.drop(session), wait)
 
     def close(self) -> None:
         """Ends all requests and the runner. May be called twice."""
@@ -154,53 +173,43 @@ class Engine:
                 self._reset(None)
                 self.runner.close()
 
-    def _forward(self, works: list[Work]) -> Float32 | None:
-        """Runs the runner; None if it failed, and then the step's requests have ended."""
-        try:
-            return self.runner.forward(batch_of(works))
-        except Exception as error:  # whatever it is, it ends these requests only
-            with self._books:
-                for work in works:
-                    self._finish(work.request, "error", error)
-            return None
-
-    def _advance(self, works: list[Work], logits: Float32) -> None:
-        """Books what the runner computed; samples and publishes where a next token is due."""
-        row = 0
+    def _sample(self, works: list[Work], logits: Float32) -> list[tuple[Request, Sampled]]:
+        """Books what was computed, and chooses a token for each request where one is due."""
+        sampled: list[tuple[Request, Sampled]] = []
+        due = [work.request for work in works if work.completes]
         for work in works:
-            request, due = work.request, work.completes
-            request.computed += work.count
-            if due:
-                self._publish(request, logits[row])
-                row += 1
+            work.request.computed += work.count
+        for request, row in zip(due, logits, strict=True):
+            try:
+                sampled.append((request, request.sampler.sample(row, len(request.output))))
+            except Exception as error:  # its neighbours go on
+                self._finish(request, "error", error)
+        return sampled
 
-    def _publish(self, request: Request, logits: Float32) -> None:
-        """Samples a request's next token, tells its listener, and ends it if it is time."""
-        try:
-            sampled = request.sampler.sample(logits, len(request.output))
-            request.append(sampled)
-            stop = request.listener is not None and request.listener(sampled)
-        except Exception as error:  # its neighbours go on
-            self._finish(request, "error", error)
-            return
-        if stop or len(request.tokens) >= request.limit:
-            self._finish(request, "stop" if stop else "length")
+    def _publish(self, sampled: list[tuple[Request, Sampled]]) -> None:
+        """Gives each request its token, tells its listener, and ends it if it is time."""
+        for request, token in sampled:
+            request.append(token)
+            try:
+                stop = request.listener is not None and request.listener(token)
+            except Exception as error:  # its neighbours go on
+                self._finish(request, "error", error)
+                continue
+            if stop or len(request.tokens) >= request.limit:
+                self._finish(request, "stop" if stop else "length")
 
     def _finish(self, request: Request, reason: FinishReason, error: Exception | None = None) -> None:
         self.scheduler.finish(request, reason, error)
         self._unfinished.pop(request, None)
 
-    def _soon(self, change: Callable[[], None]) -> None:
-        """Changes the books now, or at the end of the step that is under way.
-
-        A finalizer may come here from inside a step of its own thread, which the lock does not keep
-        out.
-        """
+    def _change(self, change: Callable[[], None], wait: bool) -> None:
         self._later.append(change)
-        with self._lock:
-            self._settle()
+        if wait:
+            with self._lock:
+                self._settle()
 
     def _settle(self) -> None:
+        """Makes the changes that others asked for; inside a step they wait until it ends."""
         if not self._stepping:
             with self._books:
                 while self._later:

@@ -38,7 +38,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._totals: dict[str, int] = {}
         self._entered = 0
-        self._private_at_start = _private_bytes()
+        self._private_at_start = private_bytes()
 
     def enter(self, category: str, nbytes: int, name: str = "") -> None:
         """Enters bytes that are about to be allocated.
@@ -141,7 +141,7 @@ class Ledger:
             from boli.machine import memory_available  # noqa: PLC0415  # not needed where one is given
 
             self._available = memory_available
-        touched = max(0, _private_bytes() - self._private_at_start)
+        touched = max(0, private_bytes() - self._private_at_start)
         return self._available() - max(0, self._entered - touched)
 
 
@@ -165,7 +165,7 @@ def readable(nbytes: int) -> str:
     return f"{value:.1f} TB"
 
 
-def _private_bytes() -> int:
+def private_bytes() -> int:
     """Resident bytes that are not backed by files; all resident ones where that is not known."""
     if _STATM.exists():
         fields = _statm()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast, overload
 from boli.blueprint.weights import Blueprint
 from boli.engine.capacity import choose_context, pages_for
 from boli.engine.engine import Engine
-from boli.engine.ledger import Ledger, readable, resident_bytes
+from boli.engine.ledger import Ledger, private_bytes, readable, resident_bytes
 from boli.engine.output import Completion, TextListener
 from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch
 from boli.engine.sampling import SamplingOptions, SamplingParams
@@ -56,22 +56,22 @@ def load(
         OutOfMemory: It does not fit.
         UsageError: An argument is out of range.
     """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads must be a whole number, at least 1, not {threads!r}")
     from boli.cpu.runner import PAGE_SIZE, CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
     from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
     from boli.machine import memory_available, usable_cores  # noqa: PLC0415
     from boli.sources import resolve  # noqa: PLC0415
     from boli.text import load_tokenizer  # noqa: PLC0415
 
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise UsageError(f"threads must be a whole number, at least 1, not {threads!r}")
     local = resolve(model, progress=progress)
     start = time.perf_counter()
     ledger = Ledger()
-    before = resident_bytes()
-    ledger.record("runtime", before)
+    ledger.record("runtime", resident_bytes())
     with ExitStack() as on_failure, open_checkpoint(local.path) as checkpoint:
-        tokenizer = load_tokenizer(checkpoint.gguf or local.path)
-        ledger.record("text", max(0, resident_bytes() - before))
+        before = private_bytes()
+        tokenizer = load_tokenizer(local.path if checkpoint.gguf is None else checkpoint.gguf)
+        ledger.record("text", max(0, private_bytes() - before))
         limit = choose_context(
             checkpoint.blueprint.config,
             context,

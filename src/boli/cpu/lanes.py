@@ -1,0 +1,187 @@
+"""Arithmetic on vectors of 16 lanes, as functions for compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from boli.cpu.simd import (
+    F32,
+    F32X16,
+    I32,
+    I32X16,
+    I64,
+    LANES,
+    Builder,
+    Value,
+    declare,
+    emit_fma,
+    f32,
+    f32x16,
+    i32x16,
+    i64,
+    operation,
+    splat,
+)
+
+
+@operation(f32x16, f32)
+def broadcast(b: Builder, value: Value) -> Value:
+    """The same number in all lanes."""
+    return splat(b, value, F32X16)
+
+
+@operation(f32x16, f32x16, f32x16)
+def add(b: Builder, x: Value, y: Value) -> Value:
+    """`x + y`."""
+    return b.fadd(x, y)
+
+
+@operation(f32x16, f32x16, f32x16)
+def sub(b: Builder, x: Value, y: Value) -> Value:
+    """`x - y`."""
+    return b.fsub(x, y)
+
+
+@operation(f32x16, f32x16, f32x16)
+def mul(b: Builder, x: Value, y: Value) -> Value:
+    """`x * y`."""
+    return b.fmul(x, y)
+
+
+@operation(f32x16, f32x16, f32x16)
+def div(b: Builder, x: Value, y: Value) -> Value:
+    """`x / y`."""
+    return b.fdiv(x, y)
+
+
+@operation(f32x16, f32x16, f32x16, f32x16)
+def fma(b: Builder, x: Value, y: Value, z: Value) -> Value:
+    """`x * y + z`, rounded once."""
+    return emit_fma(b, x, y, z)
+
+
+@operation(f32x16, f32x16)
+def absolute(b: Builder, x: Value) -> Value:
+    """`|x|`."""
+    return b.call(declare(b, "llvm.fabs.v16f32", F32X16, F32X16), [x])
+
+
+@operation(f32x16, f32x16, f32x16)
+def maximum(b: Builder, x: Value, y: Value) -> Value:
+    """The larger one. One instruction; of a NaN it keeps only the one in `y`."""
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+@operation(f32x16, f32x16, f32x16)
+def minimum(b: Builder, x: Value, y: Value) -> Value:
+    """The smaller one, likewise."""
+    return b.select(b.fcmp_ordered("<", x, y), x, y)
+
+
+@operation(f32x16, f32x16, i64, i64)
+def keep_lanes(b: Builder, x: Value, first: Value, end: Value) -> Value:
+    """Lanes `first … end - 1` of `x`, and minus infinity in the others."""
+    index = ir.Constant(I32X16, list(range(LANES)))
+    low, high = (splat(b, b.trunc(bound, I32), I32X16) for bound in (first, end))
+    kept = b.and_(b.icmp_signed(">=", index, low), b.icmp_signed("<", index, high))
+    return b.select(kept, x, ir.Constant(F32X16, [float("-inf")] * LANES))
+
+
+def _tree(b: Builder, x: Value, combine: Callable[[Value, Value], Value]) -> Value:
+    """Folds 16 lanes into one in a fixed order: halves upon halves."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        mask = ir.VectorType(I32, width)
+        low = b.shuffle_vector(x, x, ir.Constant(mask, list(range(width))))
+        high = b.shuffle_vector(x, x, ir.Constant(mask, list(range(width, 2 * width))))
+        x = combine(low, high)
+    return b.extract_element(x, ir.Constant(I32, 0))
+
+
+@operation(f32, f32x16)
+def reduce_add(b: Builder, x: Value) -> Value:
+    """The sum of all lanes, always added in the same order."""
+    return _tree(b, x, b.fadd)
+
+
+@operation(f32, f32x16)
+def reduce_max(b: Builder, x: Value) -> Value:
+    """The largest lane. Which of several NaN and numbers wins is not said."""
+    return _tree(b, x, lambda low, high: b.select(b.fcmp_ordered(">", low, high), low, high))
+
+
+@operation(f32, f32x16, f32x16)
+def largest_magnitude(b: Builder, x: Value, y: Value) -> Value:
+    """The largest |lane| of two vectors; NaN if there is one.
+
+    Without their signs, floats are ordered as their bits are as integers, and NaN comes last: so a
+    broken weight is not hidden, at the price of an integer maximum.
+    """
+    mask = ir.Constant(I32X16, [0x7FFFFFFF] * LANES)
+    left, right = (b.and_(b.bitcast(value, I32X16), mask) for value in (x, y))
+    both = b.select(b.icmp_signed(">", left, right), left, right)
+    most = b.call(declare(b, "llvm.vector.reduce.smax.v16i32", I32, I32X16), [both])
+    return b.bitcast(most, F32)
+
+
+@operation(i64, i32x16, i32x16)
+def two_sums(b: Builder, x: Value, y: Value) -> Value:
+    """Both vectors' sums in one tree: that of `x` in the lower half of the result, of `y` in the upper."""
+    lanes = ir.VectorType(I32, LANES)
+
+    def take(u: Value, v: Value, order: list[int]) -> Value:
+        return b.shuffle_vector(u, v, ir.Constant(lanes, order))
+
+    first = [*range(8), *range(16, 24)]  # the first halves of both
+    total = b.add(take(x, y, first), take(x, y, [n + 8 for n in first]))
+    for width in (4, 2, 1):
+        total = b.add(total, take(total, total, [n ^ width for n in range(LANES)]))
+    low = b.zext(b.extract_element(total, ir.Constant(I32, 0)), I64)
+    high = b.zext(b.extract_element(total, ir.Constant(I32, 8)), I64)
+    return b.or_(low, b.shl(high, ir.Constant(I64, 32)))
+
+
+@operation(i64, i64)
+def low_i32(b: Builder, x: Value) -> Value:
+    """The lower half of an int64, as a signed number."""
+    return b.sext(b.trunc(x, I32), I64)
+
+
+@operation(i32x16, f32x16)
+def to_int(b: Builder, x: Value) -> Value:
+    """Rounds to the nearest integer, ties to even; NaN becomes 0."""
+    nearest = b.call(declare(b, "llvm.rint.v16f32", F32X16, F32X16), [x])
+    return b.call(declare(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, F32X16), [nearest])
+
+
+@operation(f32x16, f32x16)
+def exp(b: Builder, x: Value) -> Value:
+    """E to the power of each lane, to about 1 unit in the last place; 0 below -87.3.
+
+    Splits x = n ln 2 + r, takes a polynomial of r on ±ln 2 / 2 (coefficients of the Cephes
+    library's `expf`, S. Moshier) and puts n into the exponent's bits.
+    """
+
+    def vector(value: float) -> ir.Constant:
+        return ir.Constant(F32X16, [value] * LANES)
+
+    low, high = vector(-87.33654), vector(88.02969)
+    # Written so that NaN stays: each comparison with it is false.
+    bounded = b.select(b.fcmp_ordered(">", x, high), high, x)
+    bounded = b.select(b.fcmp_ordered("<", bounded, low), low, bounded)
+    # Adding 1.5 · 2²³ leaves no bits behind the point: the sum's low bits are n, rounded.
+    shift = vector(12582912.0)
+    shifted = emit_fma(b, bounded, vector(1.44269504088896341), shift)
+    n = b.fsub(shifted, shift)
+    r = emit_fma(b, n, vector(-0.693359375), bounded)
+    r = emit_fma(b, n, vector(2.12194440e-4), r)
+    p = vector(1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = emit_fma(b, p, r, vector(coefficient))
+    p = b.fadd(emit_fma(b, b.fmul(r, r), p, r), vector(1.0))
+    exponent = b.shl(b.bitcast(shifted, I32X16), ir.Constant(I32X16, [23] * LANES))
+    power = b.bitcast(b.add(exponent, ir.Constant(I32X16, [127 << 23] * LANES)), F32X16)
+    return b.select(b.fcmp_ordered("<", x, low), vector(0.0), b.fmul(p, power))
