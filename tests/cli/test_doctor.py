@@ -21,6 +21,8 @@ def test_it_says_what_the_machine_has(here: Here) -> None:
     assert cpu["usable_cores"] == machine.usable_cores()
     assert cpu["features"]
     assert {name for name, present in cpu["features"].items() if present} <= machine.cpu_features()
+    form = cpu["dot_products"]
+    assert form == "portable" or cpu["features"][form]
     memory = found["memory"]
     assert 0 < memory["available_bytes"] <= memory["total_bytes"] == machine.memory_total()
     assert found["packages"]["numpy"] == version("numpy")

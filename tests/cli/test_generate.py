@@ -177,6 +177,7 @@ def test_ctrl_c_while_the_model_loads(loaded: str) -> None:
     while loaded not in maps.read_text():
         assert process.poll() is None
         assert time.monotonic() < deadline
+        time.sleep(0.005)
     ended = interrupt(process)
     assert (ended.code, ended.out) == (130, "")
     assert "Traceback" not in ended.err

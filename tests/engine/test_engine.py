@@ -122,6 +122,21 @@ def test_the_listener_ends_a_request() -> None:
     assert (request.finish_reason, output(request), seen) == ("stop", expected[:4], expected[:4])
 
 
+def test_times_are_those_of_the_first_step_the_first_token_and_the_end() -> None:
+    engine = make_engine(chunk=3, max_sequences=1)
+    before = engine.submit([5], GREEDY)
+    request = engine.submit(some_prompt(8, 1), GREEDY)
+    run_all(engine)
+    assert before.finished_at <= request.started < request.first_token < request.finished_at
+    other = engine.submit(some_prompt(8, 1), GREEDY)
+    while not other.output:
+        assert other.first_token == 0.0
+        engine.step()
+    first = other.first_token
+    run_all(engine)
+    assert other.first_token == first
+
+
 def test_the_context_ends_a_request() -> None:
     engine = make_engine()
     prompt = some_prompt(CONTEXT - 5, 1)
@@ -398,6 +413,49 @@ def test_a_request_that_failed_leaves_nothing_in_its_session() -> None:
     request = engine.submit([1, 96], GREEDY, session=session)
     run_all(engine)
     assert (request.finish_reason, session.tokens, engine.scheduler.pool.used) == ("error", [], 0)
+
+
+def test_a_session_whose_request_was_preempted_and_aborted_starts_afresh() -> None:
+    engine = make_engine(num_pages=6, context=24)
+    session, params = engine.session(), SamplingParams(max_tokens=2)
+    first = engine.submit(some_prompt(6, 1), params, session=session)
+    run_all(engine)
+    older = engine.submit(some_prompt(8, 2), SamplingParams(max_tokens=16))
+    engine.step()
+    second = engine.submit([*first.tokens, 1], GREEDY, session=session)
+    while second.state == "waiting":
+        engine.step()
+    assert second.reused > 0
+    while second.state == "running":
+        engine.step()
+    assert (second.state, second.computed) == ("waiting", 0)
+    engine.abort(second)
+    third = engine.submit([*first.tokens, 1], params, session=session)
+    run_all(engine)
+    assert output(third) == expected_tokens([*first.tokens, 1], params)
+    assert output(older) == expected_tokens(some_prompt(8, 2), SamplingParams(max_tokens=16))
+
+
+def test_a_session_that_was_interrupted_before_its_first_step_knows_that_it_is_empty() -> None:
+    strike = [False]
+
+    def hook(batch: Batch, logits: Float32) -> None:
+        if strike[0]:
+            raise KeyboardInterrupt
+
+    engine = make_engine(hook=hook)
+    session, prompt = engine.session(), some_prompt(9, 1)
+    engine.submit(prompt, GREEDY, session=session)
+    run_all(engine)
+    strike[0] = True
+    other = engine.submit([(prompt[0] + 1) % 97, 2, 3], GREEDY, session=session)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    engine.abort(other)
+    strike[0] = False
+    again = engine.submit(prompt, SAMPLED, session=session)
+    run_all(engine)
+    assert output(again) == expected_tokens(prompt, SAMPLED)
 
 
 def test_a_session_serves_one_request_at_a_time() -> None:

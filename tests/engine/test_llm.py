@@ -13,6 +13,7 @@ import pytest
 
 from boli.engine.batch import Batch, Float32
 from boli.engine.llm import LLM
+from boli.engine.output import Timings
 from boli.engine.sampling import SamplingParams
 from boli.errors import (
     ContextLengthExceeded,
@@ -238,6 +239,17 @@ def test_a_failed_request_raises_alone_and_is_reported_in_a_list(tmp_path: Path)
         assert (bad.finish_reason, type(bad.error), bad.token_ids) == ("error", NumericError, [])
         for completion, prompt in ((first, [1]), (last, [2])):
             assert completion.token_ids == expected_tokens(prompt, SamplingParams(max_tokens=3), VOCAB)
+
+
+def test_timings_follow_llama_cpp_in_numbers(tmp_path: Path) -> None:
+    with toy_llm(tmp_path) as llm:
+        request = llm._engine.submit([1] * 50, SamplingParams(max_tokens=11))
+        while llm._engine.step():
+            pass
+        request.started, request.first_token, request.finished_at, request.reused = 10.0, 12.0, 17.0, 30
+        assert Timings.of(request, 0.5) == Timings(
+            load_s=0.5, prefill_s=2.0, decode_s=5.0, prefill_tokens_per_s=10.0, decode_tokens_per_s=2.0
+        )
 
 
 def test_timings_follow_llama_cpp(tmp_path: Path) -> None:

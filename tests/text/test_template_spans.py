@@ -113,6 +113,16 @@ def test_a_template_that_fails_on_markers_still_renders() -> None:
     assert check(rendered) == {}
 
 
+def test_a_conversation_that_can_be_rendered_only_once_has_no_spans() -> None:
+    messages = [{"role": "user", "content": "x"}]
+    rest = "y" * (3 << 20)  # with the markers the request would hold this twice
+    rendered = ChatTemplate("{{ messages[0].content }}{{ rest | length }}").render_with_spans(
+        messages, rest=rest
+    )
+    assert rendered.text == f"x{3 << 20}"
+    assert check(rendered) == {}
+
+
 def test_contents_that_look_like_markers() -> None:
     contents = ["\U000f0000", "\u2003\u2002\U000f0001\u2002\u2003", "", " \n", "{{ x }}"]
     messages = [{"role": "user", "content": content} for content in contents]

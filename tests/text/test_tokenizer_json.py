@@ -14,7 +14,7 @@ from tokenizers import decoders, models
 
 from boli.errors import CorruptFile, ModelNotFound, UnsupportedModel
 from boli.text import load_tokenizer
-from text.folders import CHATML, byte_level_folder, sentencepiece_folder, write
+from text.folders import CHATML, begins_with, byte_level_folder, sentencepiece_folder, write
 from text.samples import TEXTS, mixed_texts
 
 STYLES = ["byte level", "legacy", "metaspace", "gemma"]
@@ -208,6 +208,17 @@ def test_unknown_decoders_are_refused(tmp_path: Path, decoder: Any) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UnsupportedModel, match="decode"):
         load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_of_few_letters_still_tells_front_from_back(tmp_path: Path) -> None:
+    for letter in ("0", "z"):
+        backend = Backend(models.BPE(vocab={"<s>": 0, letter: 1}, merges=[]))
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens(["<s>"])
+        begins_with(backend, "<s>")
+        backend.save(str(tmp_path / "tokenizer.json"))
+        write(tmp_path, "tokenizer_config.json", {"bos_token": "<s>"})
+        assert load_tokenizer(tmp_path).encode(letter) == [0, 1]
 
 
 def test_a_damaged_model_inside_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ Model = Annotated[
         help="An alias, a folder, a .gguf file, hf:org/name, org/name, ms:org/name or pypi:…",
     ),
 ]  # fmt: skip
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.", show_default=False)
+]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="Stop after so many tokens.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="Divides the logits; 0 is greedy.")]
 TopK = Annotated[int, typer.Option(metavar="N", help="Draw from the N likeliest tokens; 0 is off.")]

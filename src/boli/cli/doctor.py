@@ -44,6 +44,7 @@ class _Cpu(TypedDict):
     architecture: str
     usable_cores: int
     features: dict[str, bool]
+    dot_products: str
 
 
 class _Memory(TypedDict):
@@ -86,6 +87,7 @@ def doctor(json: Json = False) -> None:
 
 def _examine() -> _Findings:
     from boli import machine  # noqa: PLC0415
+    from boli.cpu.target import dot_form  # noqa: PLC0415
 
     kind = "arm" if platform.machine().lower() in {"aarch64", "arm64"} else "x86"
     present = machine.cpu_features()
@@ -101,6 +103,7 @@ def _examine() -> _Findings:
             "architecture": platform.machine(),
             "usable_cores": machine.usable_cores(),
             "features": {name: name in present for name in _FEATURES[kind]},
+            "dot_products": dot_form(),
         },
         "memory": {
             "total_bytes": None if total == machine.UNKNOWN_MEMORY else total,
@@ -184,6 +187,7 @@ def _print(findings: _Findings) -> None:
             ("processor", f"{cpu['name']} ({cpu['architecture']})"),
             ("  has", " ".join(has) or "-"),
             ("  lacks", " ".join(lacks) or "-"),
+            ("  used", f"{cpu['dot_products']} for integer dot products"),
             ("cores", f"{cpu['usable_cores']} usable"),
             ("memory", f"{available} available of {total}"),
             ("kernels", f"{kept}  {cache['path']}"),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
 import typer
 
-from boli.cli.arguments import Json
+from boli.cli.arguments import Json, ModelName
 from boli.cli.group import Group
 from boli.cli.models_show import SHOW_HELP, show
 from boli.cli.progress import TerminalProgress
@@ -55,11 +53,6 @@ shared with other programs: what is removed there is gone for them too.
 Examples:
   boli models rm gemma3-270m
 """
-
-Name = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.", show_default=False)
-]
-
 
 application = typer.Typer(cls=Group, help=_HELP, add_completion=False, rich_markup_mode=None)
 
@@ -112,7 +105,7 @@ def list_models(json: Json = False) -> None:
 
 
 @application.command(help=_PULL_HELP)
-def pull(model: Name, json: Json = False) -> None:
+def pull(model: ModelName, json: Json = False) -> None:
     """Fetches a model."""
     from boli.sources import resolve  # noqa: PLC0415
 
@@ -126,7 +119,7 @@ def pull(model: Name, json: Json = False) -> None:
 
 
 @application.command(help=_RM_HELP)
-def rm(model: Name, json: Json = False) -> None:
+def rm(model: ModelName, json: Json = False) -> None:
     """Removes a fetched model."""
     from boli.sources import remove  # noqa: PLC0415
 

@@ -6,11 +6,9 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from boli.cli.arguments import Json
+from boli.cli.arguments import Json, ModelName
 from boli.cli.table import Column, print_facts, print_table
 from boli.cli.terminal import human_bytes, print_json
 
@@ -33,9 +31,7 @@ Examples:
 
 
 def show(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.", show_default=False)
-    ],
+    model: ModelName,
     json: Json = False,
 ) -> None:
     """Prints what a model's files say."""

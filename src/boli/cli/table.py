@@ -43,7 +43,7 @@ def print_table(
     cells = [[visible(cell) for cell in row] for row in rows]
     titles = [column.title for column in columns]
     widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
-    widths = _fit(widths, width(sys.stdout))
+    widths = _fit(columns, widths, width(sys.stdout))
     sys.stdout.write(_row(columns, titles, widths, "bold"))
     for index, row in enumerate(cells):
         sys.stdout.write(_row(columns, row, widths, styles[index] if styles else None))
@@ -53,21 +53,28 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Writes names and what is said of them, one below the other, to stdout."""
     rows = [[styled(visible(name), "bold", sys.stdout), visible(value)] for name, value in facts]
     widths = [max(cell_len(visible(name)) for name, _ in facts), max(cell_len(row[1]) for row in rows)]
-    widths = _fit(widths, width(sys.stdout))
-    columns = (Column(""), Column(""))
+    columns = (Column("", numeric=True), Column(""))  # the names are not folded
+    widths = _fit(columns, widths, width(sys.stdout))
     for row in rows:
         sys.stdout.write(_row(columns, row, widths, None))
 
 
-def _fit(widths: Sequence[int], limit: int | None) -> list[int]:
-    """The widths of the columns, the widest made narrower until all fit into `limit` cells."""
+def _fit(columns: Sequence[Column], widths: Sequence[int], limit: int | None) -> list[int]:
+    """The widths of the columns, the widest made narrower until all fit into `limit` cells.
+
+    Numbers are hard to read in pieces, so their columns come last.
+    """
     fitted = list(widths)
     if limit is None:
         return fitted
     excess = sum(fitted) + len(_GAP) * (len(fitted) - 1) - limit
-    while excess > 0 and max(fitted) > _NARROWEST:
-        fitted[fitted.index(max(fitted))] -= 1
-        excess -= 1
+    for numeric in (False, True):
+        some = [index for index, column in enumerate(columns) if column.numeric == numeric]
+        while excess > 0 and some and (widest := max(some, key=lambda index: fitted[index])) >= 0:
+            if fitted[widest] <= _NARROWEST:
+                break
+            fitted[widest] -= 1
+            excess -= 1
     return fitted
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import importlib.metadata
+import importlib.util
 import json
 import os
 import tempfile
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from boli.cpu import target
@@ -81,9 +82,17 @@ def _key() -> str:
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
     features = ",".join(sorted(f for f, on in target.features().items() if on))
-    versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]
-    digest.update(repr((versions, target.cpu(), features, target.dot_form())).encode())
+    digest.update(_numba_version())
+    digest.update(repr((llvmlite.__version__, target.cpu(), features, target.dot_form())).encode())
     return digest.hexdigest()[:24]
+
+
+def _numba_version() -> bytes:
+    """What tells one version of Numba from another, without importing it or its metadata."""
+    found = importlib.util.find_spec("numba")
+    if found is None or found.origin is None:
+        raise BoliError("Numba is not installed", remedy="install boli again; it needs Numba")
+    return Path(found.origin).with_name("_version.py").read_bytes()
 
 
 def folder() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from boli.cpu.layouts import LAYOUTS, ROWS_PER_BLOCK, IntLayout, Layout, pack_in
 from boli.errors import NumericError
 
 if TYPE_CHECKING:
-    from boli.blueprint.weights import Blueprint, Role, Weight
+    from boli.blueprint.weights import Role, Weight
     from boli.engine.ledger import Ledger
-    from boli.formats.checkpoint import Checkpoint, Matrix
+    from boli.formats.checkpoint import Checkpoint
 
 Words = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 def project_unit(layout: Layout) -> Unit:
@@ -49,16 +50,20 @@ def look_up_unit(layout: Layout) -> Unit:
     return Unit(f"look_up_{layout.name}", 6, source)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PackedMatrix:
-    """A matrix in the kernels' order, and the facts that its table row is made of."""
+    """A matrix in the kernels' order, and the facts that its row of the plan is made of.
 
+    `data` is empty until `Packer.pack`.
+    """
+
+    name: str
     layout: Layout
     zero: int
     rows: int
     columns: int
-    data: npt.NDArray[np.uint8]
-    bias: npt.NDArray[np.float32] | None
+    bias: Floats | None
+    data: Bytes
 
     @property
     def is_int(self) -> int:
@@ -86,82 +91,96 @@ class PackedMatrix:
             row[field // p.WORD] = value
 
 
+Job = Callable[[], None]
+
+
 class Packer:
-    """Packs weights, entering every buffer in the ledger before it exists.
+    """Packs weights in two passes: first what is wanted, then one buffer for each number format.
 
     Args:
         checkpoint: Where the weights come from. It may be closed once everything is packed.
-        ledger: Where the bytes are entered.
-        threads: How many threads pack at once.
+        ledger: Where the bytes are entered, before they are allocated.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ledger: Ledger, threads: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, ledger: Ledger) -> None:
         self._checkpoint = checkpoint
-        self._blueprint: Blueprint = checkpoint.blueprint
         self._ledger = ledger
-        self._jobs: list[Callable[[], None]] = []
-        self._threads = threads
-        self._source: tuple[str, Any] = ("", None)
         self._packed: dict[tuple[str, int, int], PackedMatrix] = {}
+        self._wanted: dict[str, list[tuple[PackedMatrix, Weight, int]]] = {}
+        vectors = [padded(w.shape[0], 32) for w in checkpoint.blueprint if len(w.shape) == 1]
+        # A fused bias is cut into three, each padded.
+        room = sum(vectors) + 64 * len(vectors)
+        self._vectors = ledger.allocate("weights/F32 vectors", room, np.float32, zero=True)
 
     def matrix(
         self, weight: Weight, bias: Weight | None = None, part: tuple[int, int] | None = None
     ) -> PackedMatrix:
-        """A matrix, or the rows `part` of a fused one. Its bytes are filled in by `run`."""
-        name = weight.tied_to or weight.name
-        if self._source[0] != name:  # a fused matrix is asked for three times, and may be a copy
-            self._source = name, self._checkpoint.matrix(weight)
-        source = self._source[1]
-        first, end = part or (0, source.rows)
-        if (name, first, end) not in self._packed:
-            layout, zero = LAYOUTS[source.format.name]
-            size = packed_bytes(layout, end - first, source.columns)
-            data = self._ledger.allocate(f"weights/{source.format.name}", size, np.uint8, name)
+        """A matrix, or the rows `part` of a fused one."""
+        first, end = part or (0, weight.shape[0])
+        key = weight.tied_to or weight.name, first, end
+        if key not in self._packed:
+            fmt = self._checkpoint.format_of(weight).name
+            layout, zero = LAYOUTS[fmt]
             values = None if bias is None else self.vector(bias, part)
-            self._packed[name, first, end] = PackedMatrix(
-                layout, zero, end - first, source.columns, data, values
-            )
-            self._jobs.extend(_jobs(data, source, layout, first, end))
-        return self._packed[name, first, end]
+            nothing = np.empty(0, np.uint8)
+            packed = PackedMatrix(key[0], layout, zero, end - first, weight.shape[1], values, nothing)
+            self._packed[key] = packed
+            self._wanted.setdefault(fmt, []).append((packed, weight, first))
+        return self._packed[key]
 
-    def vector(self, weight: Weight, part: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
+    def vector(self, weight: Weight, part: tuple[int, int] | None = None) -> Floats:
         """A norm's weight or a bias, padded with zeros to whole vectors."""
         values = self._checkpoint.vector(weight)
         if part is not None:
             values = values[part[0] : part[1]]
         size = padded(len(values), 32)
-        result = self._ledger.allocate("weights/F32 vectors", size, np.float32, weight.name, zero=True)
+        result, self._vectors = self._vectors[:size], self._vectors[size:]
         result[: len(values)] = values
         return result
 
-    def find(self, role: Role, layer: int | None = None) -> npt.NDArray[np.float32] | None:
+    def find(self, role: Role, layer: int | None = None) -> Floats | None:
         """The vector with a role, or None."""
-        weight = self._blueprint.find(role, layer)
+        weight = self._checkpoint.blueprint.find(role, layer)
         return None if weight is None else self.vector(weight)
 
-    def run(self) -> None:
-        """Does the packing. NumPy lets go of the GIL in its loops, so threads help."""
-        with ThreadPoolExecutor(max(1, min(self._threads, os.cpu_count() or 1))) as pool:
-            for done in [pool.submit(job) for job in self._jobs]:
+    def pack(self, threads: int) -> None:
+        """Allocates and fills all matrices. NumPy lets go of the GIL in its loops, so threads help.
+
+        Raises:
+            OutOfMemory: They do not fit.
+            NumericError: A matrix holds NaN or infinity.
+        """
+        jobs: list[Job] = []
+        for fmt, wanted in self._wanted.items():
+            sizes = [padded(packed_bytes(m.layout, m.rows, m.columns), 64) for m, _, _ in wanted]
+            buffer = self._ledger.allocate(f"weights/{fmt}", sum(sizes), np.uint8, f"{fmt} weights")
+            for (packed, weight, first), size in zip(wanted, sizes, strict=True):
+                packed.data, buffer = buffer[:size], buffer[size:]
+                jobs += self._jobs(packed, weight, first)
+        self._wanted.clear()
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(job) for job in jobs]:
                 done.result()
-        self._jobs.clear()
+
+    def _jobs(self, packed: PackedMatrix, weight: Weight, first: int) -> list[Job]:
+        """A matrix in pieces of about a million weights, so that threads share even a large one."""
+        columns, block = packed.columns, packed.layout.block_bytes(packed.columns)
+        rows = max(1, (1 << 20) // columns // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
+
+        def job(start: int) -> None:
+            source = self._checkpoint.matrix(weight)  # a view of the file, or GPT-2's transposed copy
+            stop = min(start + rows, packed.rows)
+            place = start // ROWS_PER_BLOCK * block
+            size = packed_bytes(packed.layout, stop - start, columns)
+            pack_into(packed.data[place : place + size], source, first + start, first + stop)
+
+        def check() -> None:
+            self._checkpoint.check_finite(weight)
+
+        return [check, *(functools.partial(job, start) for start in range(0, packed.rows, rows))]
 
 
-def _jobs(
-    data: npt.NDArray[np.uint8], source: Matrix, layout: Layout, first: int, end: int
-) -> list[Callable[[], None]]:
-    """A matrix in pieces of about a million weights, so that threads share even a single large one."""
-    rows = max(1, (1 << 20) // max(source.columns, 1) // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
-    jobs: list[Callable[[], None]] = []
-    for start in range(first, end, rows):
-        stop = min(start + rows, end)
-        place = (start - first) // ROWS_PER_BLOCK * layout.block_bytes(source.columns)
-        size = packed_bytes(layout, stop - start, source.columns)
-        jobs.append(functools.partial(pack_into, data[place : place + size], source, start, stop))
-    return jobs
-
-
-def rope_table(inverse_frequencies: tuple[float, ...], positions: int) -> npt.NDArray[np.float32]:
+def rope_table(inverse_frequencies: tuple[float, ...], positions: int) -> Floats:
     """Cosines and sines, float32 `[positions, 2 · pairs]`: first the cosines, then the sines.
 
     Angles are products of float32, as in the reference implementations.

@@ -69,12 +69,12 @@ class CpuRunner:
         self._keep: list[npt.NDArray[Any]] = []
         self._matrices: list[PackedMatrix] = []
         self._header = self._table(p.HEADER_WORDS)
-        packer = Packer(checkpoint, ledger, threads)
+        packer = Packer(checkpoint, ledger)
         self._plan_weights(packer)
         self._plan_cache()
         self._plan_workspace()
+        packer.pack(threads)
         entry = self._compile(progress)
-        packer.run()
         control = self._allocate("workspace", control_bytes(threads) // 8, np.int64)
         self._set(p.CONTROL, control)
         self._team = Team(entry, control.ctypes.data, self._header.ctypes.data, threads)

@@ -83,7 +83,6 @@ class Scheduler:
         """Chooses the work of one step, oldest request first; empty if there is nothing to do."""
         works: list[Work] = []
         rows = self.max_rows
-        preemptions = self.preemptions
         while len(works) < len(self.running):
             request = self.running[len(works)]
             # No row is missing for the younger ones: what a request wants in a step never grows, but
@@ -93,11 +92,10 @@ class Scheduler:
                 break
             works.append(Work(request, count))
             rows -= count
-        if self.preemptions == preemptions:
-            while rows and len(self.running) < self.max_sequences and self._admit():
-                request = self.running[-1]
-                works.append(Work(request, min(request.pending, self.chunk, rows)))
-                rows -= works[-1].count
+        while rows and len(self.running) < self.max_sequences and self._admit():
+            request = self.running[-1]
+            works.append(Work(request, min(request.pending, self.chunk, rows)))
+            rows -= works[-1].count
         return works
 
     def finish(self, request: Request, reason: FinishReason, error: Exception | None = None) -> None:

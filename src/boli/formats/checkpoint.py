@@ -78,6 +78,10 @@ class Checkpoint:
         self.tensors = [info for file in files for info in file.tensors.values()]
         self.unused = self._leftovers()
 
+    def format_of(self, weight: Weight) -> NumberFormat:
+        """How a weight's numbers are written in the file, following `tied_to`."""
+        return self._tensor_of[self._owner(weight).name].format
+
     def matrix(self, weight: Weight) -> Matrix:
         """The bytes of a two-dimensional weight, following `tied_to`, for a runner to pack.
 

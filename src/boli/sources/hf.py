@@ -121,7 +121,7 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
 
 
 def _watch_names() -> None:
-    """The library makes file names of the ETag and the commit that a server sends: have them looked at first."""
+    """The library makes file names of the ETag and the commit that a server sends: look at them first."""
     session = get_session()
     hooks = session.event_hooks
     if _refuse_odd_names not in hooks["response"]:

@@ -97,7 +97,7 @@ class Sandbox:
             if reply.get("error") == "memory":
                 self._stop()  # it is on its way out, and must not be asked again
         if "error" in reply:
-            what, remedy = _REASONS[reply["error"]]
+            what, remedy = _REASONS.get(reply["error"], _REASONS["failed"])
             raise TemplateError(what, cause=_printable(reply["message"]), remedy=remedy)
         texts: list[str | None] = reply["texts"]
         return texts
@@ -203,10 +203,13 @@ class Sandbox:
 
     def _died(self) -> TemplateError:
         worker = self._worker
-        code = worker.wait(1.0) if worker is not None else 0
+        code = 0
+        if worker is not None:
+            worker.kill()  # changes nothing for one that has ended, and ends one that only closed its pipe
+            code = worker.wait()
         if code == -signal.SIGALRM:
             return self._too_slow()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"signal {signal.strsignal(-code) or -code}" if code < 0 else f"exit code {code}"
         return TemplateError(
             "the process that renders chat templates ended"
             if self._ready

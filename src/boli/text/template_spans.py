@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from boli.errors import TemplateError
 from boli.text.template import Rendered, Span
 
 _LEFT, _RIGHT = "\u2003\u2002", "\u2002\u2003"
@@ -56,7 +57,11 @@ def trace(values: Mapping[str, object], render: Render) -> Rendered:
     """
     contents = _contents(values)
     marked = {c: _LEFT + c.marker + _RIGHT for c in contents}
-    text, template = render([values, _replace(values, marked)])
+    try:
+        text, template = render([values, _replace(values, marked)])
+    except TemplateError:
+        # Twice may be too much, in size or in time, where once is not.
+        text, template, contents = render([values])[0], None, []
     text = text or ""
     found = _all_at_once(text, template or "", contents)
     if found is None:
@@ -97,8 +102,11 @@ def _one_by_one(
     tried = contents[:most]
     if not tried:
         return []
-    # The plain render goes first again: a failure of it, and of no other, is an error.
-    templates = render([values, *(_replace(values, {c: c.marker}) for c in tried)])[1:]
+    # The plain render goes first again: the failure of another, after it, is no error.
+    try:
+        templates = render([values, *(_replace(values, {c: c.marker}) for c in tried)])[1:]
+    except TemplateError:
+        return []
     spans: list[Span] = []
     for content, template in zip(tried, templates, strict=True):
         before, marker, after = (template or "").partition(content.marker)

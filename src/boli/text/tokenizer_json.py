@@ -18,6 +18,7 @@ from boli.text.vocabulary import byte_of
 
 MAX_TOKENIZER_BYTES = 256 << 20
 """Largest `tokenizer.json` that is read; those in use are below 40 MB."""
+_PROBES = ("a", "0", " ", "的", "!")
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -174,8 +175,12 @@ def _steps(decoder: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _added_around(backend: Any) -> tuple[list[int], list[int]]:
     """What the post-processor puts before and after a text."""
-    plain = backend.encode("a", add_special_tokens=False).ids
-    whole = backend.encode("a").ids
+    # A probe that the vocabulary has no token for would not tell the front from the back.
+    probe = next((p for p in _PROBES if backend.encode(p, add_special_tokens=False).ids), "")
+    plain = backend.encode(probe, add_special_tokens=False).ids
+    whole = backend.encode(probe).ids
+    if not plain:
+        return whole, []
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return whole[:start], whole[start + len(plain) :]

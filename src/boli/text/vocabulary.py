@@ -114,7 +114,7 @@ class Vocabulary:
         entry = self._tokens[token]
         if kind == TokenKind.BYTE:
             return bytes((byte_of(entry),))
-        if self._spells_bytes and kind in (TokenKind.NORMAL, TokenKind.UNUSED):
+        if self._spells_bytes and token not in self._special and kind != TokenKind.USER_DEFINED:
             return unspell(entry)
         return (entry if self._spells_bytes or token in self._special else entry.replace(SPACE, " ")).encode()
 
