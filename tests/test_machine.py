@@ -55,7 +55,14 @@ def test_cores_are_those_of_the_affinity_mask() -> None:
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("max 100000", 4), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("800000 100000", 4)],
+    [
+        ("max 100000", 4),
+        ("400000 100000", 4),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("800000 100000", 4),
+        ("", 4),
+    ],
 )
 def test_cores_are_cut_by_the_quota_of_cgroup_v2(
     root: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int

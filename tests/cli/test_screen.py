@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
@@ -62,6 +63,31 @@ def test_facts_are_folded_too(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert not lines_wider_than(out, 30)
     assert out.startswith("name      玻璃\nfeatures  avx2 fma")
     assert out.split() == ["name", "玻璃", "features", *features.split()]
+
+
+def test_styles_do_not_move_cells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_facts([("玻璃", "1"), ("name", "2")])
+    print_table(COLUMNS, ROWS, styles=["cyan", None, "bold"])
+    plain = capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_facts([("玻璃", "1"), ("name", "2")])
+    print_table(COLUMNS, ROWS, styles=["cyan", None, "bold"])
+    coloured = capsys.readouterr().out
+    assert "\x1b[36m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert plain.startswith("玻璃  1\nname  2\n")
+
+
+def test_numbers_stay_whole_as_long_as_anything_else_can_be_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table([Column("n", numeric=True), Column("text")], [["123456789", "long enough to fold"]])
+    out = capsys.readouterr().out
+    assert "123456789" in out
+    assert not lines_wider_than(out, 20)
 
 
 @given(st.text(st.characters(exclude_categories=["C"]), max_size=60), st.integers(2, 20))

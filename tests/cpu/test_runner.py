@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from boli.cpu.oracle import forward
+from boli.cpu.runner import CpuRunner, kv_cache_bytes
+from boli.engine.batch import Batch
+from boli.engine.ledger import Ledger
+from boli.errors import NumericError
 from boli.formats.checkpoint import open_checkpoint
 from cpu.driving import greedy, kl_divergence, logits_of, make_runner
-from tiny_models import TINY, Zoo, prompt, transformers_greedy, transformers_logits, wide
+from tiny_models import TINY, VOCAB, Zoo, prompt, transformers_greedy, transformers_logits, wide
 
 # What the gguf package can write. The kernels of the others are tested in test_matmul.py, and those of
 # the K-quants run in the real Gemma of tests/system.
@@ -79,3 +85,52 @@ def test_a_number_format_runs(fmt: str, zoo: Zoo) -> None:
         # Random weights make logits with a spread of 3 and no redundancy: 0.02 was measured. On a
         # real model it is a hundredth of that; see tests/system.
         assert kl_divergence(expected, ours) < 0.05
+
+
+def test_weights_with_nan_are_refused_by_name(zoo: Zoo, tmp_path: Path) -> None:
+    """In a float matrix and in the scale of a quantized one."""
+    for fmt, broken in (("F32", b"\x00\x00\xc0\x7f"), ("Q8_0", b"\x00\x7e")):
+        source = zoo.gguf(wide("llama"), fmt)
+        with open_checkpoint(source) as checkpoint:
+            name = "blk.1.ffn_down.weight"
+            (tensor,) = (t for t in checkpoint.tensors if t.name == name)
+        damaged = tmp_path / f"{fmt}.gguf"
+        content = bytearray(source.read_bytes())
+        content[tensor.offset : tensor.offset + len(broken)] = broken
+        damaged.write_bytes(content)
+        with pytest.raises(NumericError, match=name):
+            make_runner(damaged)
+
+
+def test_a_step_that_would_read_outside_its_tables_is_refused(zoo: Zoo) -> None:
+    runner = make_runner(zoo.folder(TINY["llama"]))
+    good = {
+        "token_ids": np.array([5], np.int32),
+        "positions": np.array([0], np.int32),
+        "sequence_of_row": np.array([0], np.int32),
+        "page_tables": np.array([[0]], np.int32),
+        "logits_rows": np.array([0], np.int32),
+    }
+    assert runner.forward(Batch(**good)).shape == (1, VOCAB)
+    for field, value in good.items():
+        for wrong in (-1, 10**6):
+            bad = {**good, field: np.full_like(value, wrong)}
+            with pytest.raises(ValueError, match="outside"):
+                runner.forward(Batch(**bad))
+    runner.close()
+
+
+def test_the_books_hold_every_large_buffer(zoo: Zoo) -> None:
+    """Weights by format, cache and workspace add up to the arrays that the runner keeps."""
+    ledger = Ledger()
+    with open_checkpoint(zoo.gguf(wide("llama"), "Q4_0")) as checkpoint:
+        runner = CpuRunner(
+            checkpoint, ledger=ledger, num_pages=9, max_sequences=1, max_rows=16, threads=1, context=64
+        )
+    totals = ledger.totals()
+    config = runner.blueprint.config
+    assert totals["kv_cache"] == kv_cache_bytes(config, 9) == 2 * 9 * 32 * 2 * (32 + 32) * 4
+    matrices = sum(w.parameters for w in runner.blueprint if len(w.shape) == 2)
+    # 4.5 bits a weight, and the vocabulary of 300 padded to 320 rows in embedding and head
+    assert totals["weights/Q4_0"] == pytest.approx((matrices + 2 * 20 * 256) * 4.5 / 8, rel=1e-3)
+    runner.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,6 @@ from boli.engine.sampling import SamplingParams
 from boli.errors import ContextLengthExceeded, NumericError, PromptError, SamplingError, StorageError
 from engine.toy_llm import CHATML, VOCAB, toy_llm
 from engine.toy_runner import ToyRunner, expected_tokens
-
-
-@pytest.fixture
-def llm(tmp_path: Path) -> Iterator[LLM]:
-    with toy_llm(tmp_path) as model:
-        yield model
 
 
 def prefilled(llm: LLM) -> int:

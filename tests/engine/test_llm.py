@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +21,8 @@ from boli.errors import (
     TemplateError,
     UsageError,
 )
-from engine.toy_llm import END_OF_TEXT, IM_END, MERGED, VOCAB, toy_llm
+from engine.toy_llm import MERGED, TEXT, VOCAB, toy_llm
 from engine.toy_runner import ToyRunner, expected_tokens
-
-TEXT = "the thing is 你好 🙂, it said"
-
-
-@pytest.fixture
-def llm(tmp_path: Path) -> Iterator[LLM]:
-    with toy_llm(tmp_path) as model:
-        yield model
-        assert model._engine.scheduler.pool.used == 0, "pages were lost"
-
-
-def scripted(tmp_path: Path, script: list[int], **settings: Any) -> LLM:
-    """A model that answers a prompt of one token with these, again and again."""
-
-    def hook(batch: Batch, logits: Float32) -> None:
-        logits[:] = -5.0
-        for index, row in enumerate(batch.logits_rows):
-            logits[index, script[batch.positions[row] % len(script)]] = 5.0
-
-    return toy_llm(tmp_path, hook=hook, **settings)
 
 
 def ids_of(llm: LLM, text: str) -> list[int]:
@@ -85,27 +63,6 @@ def test_several_prompts_at_once_answer_as_each_alone(llm: LLM) -> None:
     assert [completion.prompt_token_ids for completion in mixed] == [[1, 2], [3]]
 
 
-def test_a_stream_gives_the_same_in_pieces(llm: LLM) -> None:
-    settings: dict[str, Any] = {
-        "max_tokens": 60,
-        "temperature": 1.0,
-        "seed": 9,
-        "logprobs": 2,
-        "ignore_eos": True,
-    }
-    whole = llm.generate(TEXT, **settings)
-    stream = llm.stream(TEXT, **settings)
-    chunks = list(stream)
-    assert "".join(chunk.text for chunk in chunks) == whole.text
-    assert [token for chunk in chunks for token in chunk.token_ids] == whole.token_ids
-    assert [entry for chunk in chunks for entry in chunk.logprobs or ()] == whole.logprobs
-    assert [chunk.finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["length"]
-    assert all(chunk.text for chunk in chunks[:-1]), "a chunk without text is not worth sending"
-    assert len(chunks) > 10
-    assert stream.completion.text == whole.text
-    assert list(stream) == []
-
-
 def test_logprobs_are_aligned_with_the_tokens(llm: LLM) -> None:
     completion = llm.generate(TEXT, max_tokens=6, logprobs=3, ignore_eos=True)
     assert completion.logprobs is not None
@@ -122,63 +79,6 @@ def test_a_seed_is_reported_and_repeats_the_run(llm: LLM) -> None:
     assert again.token_ids == first.token_ids
     assert other.seed != first.seed
     assert other.token_ids != first.token_ids
-
-
-def test_an_end_token_ends_the_text_and_is_among_the_tokens(tmp_path: Path) -> None:
-    with scripted(tmp_path, [5, 6, IM_END, 7]) as llm:
-        completion = llm.generate([0], max_tokens=10)
-        assert (completion.token_ids, completion.finish_reason) == ([5, 6, IM_END], "stop")
-        assert completion.text == llm.tokenizer.decode([5, 6])
-        onward = llm.generate([0], max_tokens=5, ignore_eos=True)
-        assert (onward.token_ids, onward.finish_reason) == ([5, 6, IM_END, 7, 5], "length")
-        assert onward.text == llm.tokenizer.decode([5, 6, 7, 5])
-
-
-@pytest.mark.parametrize(
-    ("said", "stop", "expected"),
-    [
-        ("say the end now", ["the end"], "say "),
-        ("say the end now", ["end", "the end"], "say "),
-        ("say the end", ["say"], ""),
-        ("aaab", ["aab"], "a"),
-        ("什么都没有。完", ["。"], "什么都没有"),
-        ("one\ntwo", ["\r\n", "\n"], "one"),
-        ("no such thing", ["thong", "thing!"], "no such thing"),
-        ("ends in th", ["that"], "ends in th"),
-    ],
-)
-def test_stop_strings(tmp_path: Path, said: str, stop: list[str], expected: str) -> None:
-    with toy_llm(tmp_path) as plain:
-        script = [*plain.tokenizer.encode(said), END_OF_TEXT, IM_END]
-    with scripted(tmp_path, script) as llm:
-        completion = llm.generate([0], stop=stop)
-        assert completion.text == expected
-        assert completion.finish_reason == "stop"
-        pieces = list(llm.stream([0], stop=stop))
-        assert "".join(chunk.text for chunk in pieces) == expected
-        assert pieces[-1].finish_reason == "stop"
-        if expected != said:
-            decoded = llm.tokenizer.decode(completion.token_ids)
-            assert any(decoded.rstrip().endswith(text.rstrip()) for text in stop), "it stops with the token"
-
-
-def test_a_character_cut_by_max_tokens_is_marked(tmp_path: Path) -> None:
-    with toy_llm(tmp_path) as plain:
-        script = plain.tokenizer.encode("a🙂")
-    with scripted(tmp_path, script) as llm:
-        assert llm.generate([0], max_tokens=4).text == "a\ufffd"
-        assert llm.generate([0], max_tokens=5).text == "a🙂"
-        assert [chunk.text for chunk in llm.stream([0], max_tokens=4)] == ["a", "\ufffd"]
-
-
-def test_a_character_cut_by_the_reader_is_left_out(tmp_path: Path) -> None:
-    with toy_llm(tmp_path) as plain:
-        script = plain.tokenizer.encode("a🙂")
-    with scripted(tmp_path, script) as llm, llm.stream([0]) as stream:
-        assert next(stream).text == "a"
-        llm._engine.step()
-        stream.close()
-        assert (stream.completion.text, stream.completion.token_ids) == ("a", script[:2])
 
 
 def test_the_answer_ends_where_the_context_does(tmp_path: Path) -> None:
@@ -220,11 +120,6 @@ def test_wrong_settings_are_refused(llm: LLM, settings: Any) -> None:
         llm.chat([{"role": "user", "content": "a"}], **settings)
 
 
-def test_a_stream_takes_one_prompt(llm: LLM) -> None:
-    with pytest.raises(PromptError, match="one prompt"):
-        llm.stream(["a", "b"])  # type: ignore[list-item]
-
-
 def test_a_failed_request_raises_alone_and_is_reported_in_a_list(tmp_path: Path) -> None:
     def hook(batch: Batch, logits: Float32) -> None:
         hit = batch.sequence_of_row[batch.token_ids == 77]
@@ -264,59 +159,6 @@ def test_timings_follow_llama_cpp(tmp_path: Path) -> None:
         assert (single.decode_s < 0.1, single.decode_tokens_per_s) == (True, 0.0)
 
 
-def test_a_closed_stream_ends_its_request(llm: LLM) -> None:
-    stream = llm.stream(TEXT, max_tokens=400, ignore_eos=True)
-    first = next(stream)
-    assert llm._engine.scheduler.pool.used > 0
-    stream.close()
-    stream.close()
-    assert llm._engine.scheduler.pool.used == 0
-    assert stream.completion.finish_reason == "aborted"
-    assert stream.completion.text.startswith(first.text)
-    assert list(stream) == []
-
-
-def test_with_and_garbage_collection_end_requests_too(llm: LLM) -> None:
-    with llm.stream(TEXT, max_tokens=400, ignore_eos=True) as stream:
-        next(stream)
-    assert llm._engine.scheduler.pool.used == 0
-    for _chunk in llm.stream(TEXT, max_tokens=400, ignore_eos=True):
-        break
-    del _chunk
-    gc.collect()
-    assert not llm._engine.step(), "a finalizer's wish is the first thing that a step fulfils"
-    assert llm._engine.scheduler.pool.used == 0
-
-
-def test_the_completion_of_a_stream_is_there_when_it_ended(llm: LLM) -> None:
-    with llm.stream(TEXT) as stream, pytest.raises(UsageError, match="not ended"):
-        _ = stream.completion
-
-
-@pytest.mark.parametrize("ask", ["generate", "several", "stream", "chat"])
-def test_ctrl_c_ends_the_request_and_goes_through(tmp_path: Path, ask: str) -> None:
-    steps = [0]
-
-    def hook(batch: Batch, logits: Float32) -> None:
-        steps[0] += 1
-        if steps[0] == 5:
-            raise KeyboardInterrupt
-
-    with toy_llm(tmp_path, hook=hook) as llm:
-        with pytest.raises(KeyboardInterrupt):
-            if ask == "generate":
-                llm.generate("a", ignore_eos=True)
-            elif ask == "several":
-                llm.generate(["a", "b", "c"], ignore_eos=True)
-            elif ask == "chat":
-                llm.chat([{"role": "user", "content": "a"}], ignore_eos=True)
-            else:
-                list(llm.stream("a", ignore_eos=True))
-        assert llm._engine.scheduler.pool.used == 0
-        assert not llm._engine.step()
-        assert llm.generate("a", max_tokens=3, ignore_eos=True).finish_reason == "length"
-
-
 def test_threads_may_share_a_model(llm: LLM) -> None:
     results: dict[int, list[int]] = {}
 
@@ -331,17 +173,6 @@ def test_threads_may_share_a_model(llm: LLM) -> None:
     for index in range(10):
         alone = llm.generate([index, 3], max_tokens=15, temperature=1.0, seed=index)
         assert results[index] == alone.token_ids
-
-
-def test_two_streams_of_one_thread_advance_together(llm: LLM) -> None:
-    settings: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
-    expected = llm.generate(["a", "b"], **settings)
-    with llm.stream("a", **settings) as first, llm.stream("b", **settings) as second:
-        for _ in range(3):
-            next(first)
-            next(second)
-        second_text, first_text = second.run().text, first.run().text
-    assert [first_text, second_text] == [completion.text for completion in expected]
 
 
 def test_chat_renders_the_template_and_adds_no_special_token(llm: LLM) -> None:

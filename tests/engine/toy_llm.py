@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import pre_tokenizers
 
+from boli.engine.batch import Batch, Float32
 from boli.engine.engine import Engine
 from boli.engine.ledger import Ledger
 from boli.engine.llm import LLM
@@ -18,6 +19,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 END_OF_TEXT, IM_START, IM_END = 256, 257, 258
 MERGED = 259  # "th"
 VOCAB = 260
+TEXT = "the thing is 你好 🙂, it said"
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}"
@@ -72,3 +74,14 @@ def toy_llm(folder: Path, *, context: int = 512, chat_template: str | None = CHA
         ledger=Ledger(),
         load_seconds=0.25,
     )
+
+
+def scripted(tmp_path: Path, script: list[int], **settings: Any) -> LLM:
+    """A model that answers a prompt of one token with these, again and again."""
+
+    def hook(batch: Batch, logits: Float32) -> None:
+        logits[:] = -5.0
+        for index, row in enumerate(batch.logits_rows):
+            logits[index, script[batch.positions[row] % len(script)]] = 5.0
+
+    return toy_llm(tmp_path, hook=hook, **settings)

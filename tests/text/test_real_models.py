@@ -163,7 +163,8 @@ def test_loading_is_quick(name: str, seconds: float) -> None:
     code = (
         "import sys, time; from pathlib import Path; from boli.formats.gguf import GGUFFile;"
         "from boli.text import load_tokenizer; file = GGUFFile(Path(sys.argv[1]));"
-        "start = time.process_time(); load_tokenizer(file).encode('The first text'); print(time.process_time() - start)"
+        "start = time.process_time(); load_tokenizer(file).encode('The first text');"
+        "print(time.process_time() - start)"
     )
     # Processor time, because other tests may run beside this one; the best of three for the same reason.
     command = [sys.executable, "-c", code, str(path_of(name))]

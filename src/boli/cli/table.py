@@ -21,10 +21,22 @@ _NARROWEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its title, and whether its cells are numbers (then they stand to the right)."""
+    """A column of a table.
+
+    Attributes:
+        title: What stands at its top.
+        numeric: Its cells stand to the right.
+        style: How its cells are styled.
+    """
 
     title: str
     numeric: bool = False
+    style: Style | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether its cells are folded only where folding all others was not enough."""
+        return self.numeric or self.style is not None
 
 
 def print_table(
@@ -33,7 +45,7 @@ def print_table(
     *,
     styles: Sequence[Style | None] | None = None,
 ) -> None:
-    """Writes a table to stdout.
+    """Writes a table with its titles to stdout.
 
     Args:
         columns: What stands at the top.
@@ -42,8 +54,7 @@ def print_table(
     """
     cells = [[visible(cell) for cell in row] for row in rows]
     titles = [column.title for column in columns]
-    widths = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
-    widths = _fit(columns, widths, width(sys.stdout))
+    widths = _widths(columns, [titles, *cells])
     sys.stdout.write(_row(columns, titles, widths, "bold"))
     for index, row in enumerate(cells):
         sys.stdout.write(_row(columns, row, widths, styles[index] if styles else None))
@@ -51,46 +62,57 @@ def print_table(
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Writes names and what is said of them, one below the other, to stdout."""
-    rows = [[styled(visible(name), "bold", sys.stdout), visible(value)] for name, value in facts]
-    widths = [max(cell_len(visible(name)) for name, _ in facts), max(cell_len(row[1]) for row in rows)]
-    columns = (Column("", numeric=True), Column(""))  # the names are not folded
-    widths = _fit(columns, widths, width(sys.stdout))
-    for row in rows:
+    columns = (Column("", style="bold"), Column(""))
+    cells = [[visible(cell) for cell in fact] for fact in facts]
+    widths = _widths(columns, cells)
+    for row in cells:
         sys.stdout.write(_row(columns, row, widths, None))
 
 
-def _fit(columns: Sequence[Column], widths: Sequence[int], limit: int | None) -> list[int]:
-    """The widths of the columns, the widest made narrower until all fit into `limit` cells.
+def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
+    """The widths of the columns, the widest made narrower until all fit into the terminal.
 
-    Numbers are hard to read in pieces, so their columns come last.
+    Columns that should stay whole, such as numbers, come last.
     """
-    fitted = list(widths)
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    limit = width(sys.stdout)
     if limit is None:
-        return fitted
-    excess = sum(fitted) + len(_GAP) * (len(fitted) - 1) - limit
-    for numeric in (False, True):
-        some = [index for index, column in enumerate(columns) if column.numeric == numeric]
-        while excess > 0 and some and (widest := max(some, key=lambda index: fitted[index])) >= 0:
-            if fitted[widest] <= _NARROWEST:
+        return widths
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
+    for whole in (False, True):
+        some = [index for index, column in enumerate(columns) if column.whole == whole]
+        while some and excess > 0:
+            widest = max(some, key=lambda index: widths[index])
+            if widths[widest] <= _NARROWEST:
                 break
-            fitted[widest] -= 1
+            widths[widest] -= 1
             excess -= 1
-    return fitted
+    return widths
 
 
 def _row(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], style: Style | None) -> str:
     """One row, on as many lines as its tallest cell needs."""
-    folded = [fold(cell, cells_wide) for cell, cells_wide in zip(cells, widths, strict=True)]
-    lines = []
-    for number in range(max(map(len, folded))):
-        parts = []
-        for column, cell, cells_wide in zip(columns, folded, widths, strict=True):
-            part = cell[number] if number < len(cell) else ""
-            space = " " * (cells_wide - cell_len(part))
-            parts.append(space + part if column.numeric else part + space)
-        line = _GAP.join(parts).rstrip()
-        lines.append(styled(line, style, sys.stdout) if style else line)
-    return "\n".join(lines) + "\n"
+    folded = [fold(cell, limit) for cell, limit in zip(cells, widths, strict=True)]
+    return "".join(
+        _line(columns, [parts[number] if number < len(parts) else "" for parts in folded], widths, style)
+        for number in range(max(map(len, folded)))
+    )
+
+
+def _line(columns: Sequence[Column], parts: Sequence[str], widths: Sequence[int], style: Style | None) -> str:
+    """One line, without spaces at its end."""
+    padded = []
+    for column, part, limit in zip(columns, parts, widths, strict=True):
+        space = " " * (limit - cell_len(part))
+        padded.append(space + part if column.numeric else part + space)
+    while padded and not padded[-1].strip():
+        padded.pop()
+    if padded:
+        padded[-1] = padded[-1].rstrip()
+    for index, cell in enumerate(padded):
+        if cell_style := style or columns[index].style:
+            padded[index] = styled(cell, cell_style, sys.stdout)
+    return _GAP.join(padded) + "\n"
 
 
 def fold(cell: str, limit: int) -> list[str]:

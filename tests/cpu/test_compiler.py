@@ -1,0 +1,86 @@
+"""The cache of machine code: used when it is right, and only then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from boli.cpu import compiler
+
+# Compiles one small unit in a process of its own and says what happened.
+PROGRAM = """
+    import os, sys
+    from boli.cpu import compiler
+    compiled = []
+    def source():
+        compiled.append(1)
+        def function(a, b):
+            return a * 100 + b
+        return function
+    [function] = compiler.load([compiler.Unit("probe", 2, source)])
+    print(len(compiled), function(3, 4), "numba" in sys.modules)
+"""
+
+
+def run(cache: Path) -> list[str]:
+    """What the program prints, with this cache folder."""
+    environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache folder in which the unit was compiled once."""
+    assert run(tmp_path) == ["1", "304", "True"]
+    return tmp_path
+
+
+def objects(cache: Path) -> list[Path]:
+    return list((cache / "boli" / "kernels").glob("*.o"))
+
+
+def test_a_second_process_neither_compiles_nor_imports_numba(cache: Path) -> None:
+    assert run(cache) == ["0", "304", "False"]
+    assert len(objects(cache)) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no header"])
+def test_a_damaged_file_is_compiled_again(cache: Path, damage: str) -> None:
+    (path,) = objects(cache)
+    content = path.read_bytes()
+    changed = {
+        "truncated": content[:-10],
+        "flipped": content[:-10] + bytes([content[-10] ^ 1]) + content[-9:],
+        "empty": b"",
+        "no header": content.partition(b"\n")[2],
+    }[damage]
+    path.write_bytes(changed)
+    assert run(cache) == ["1", "304", "True"]
+    assert path.read_bytes() == content
+
+
+def test_code_from_a_folder_that_others_may_write_to_is_not_run(cache: Path) -> None:
+    (cache / "boli" / "kernels").chmod(0o777)
+    assert run(cache) == ["1", "304", "True"]
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    (tmp_path / "boli").write_text("a file where the folder should be")
+    assert run(tmp_path) == ["1", "304", "True"]
+
+
+def test_the_key_covers_every_file_that_kernels_are_made_of() -> None:
+    """A changed helper must never meet old machine code."""
+    program = "import sys, boli.cpu.step, boli.cpu.matmul; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ours = [name for name in done.stdout.split() if name.startswith("boli.cpu.")]
+    imported = {name.removeprefix("boli.cpu.") + ".py" for name in ours}
+    assert imported == set(compiler._SOURCES)
