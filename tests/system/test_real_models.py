@@ -16,7 +16,7 @@ from boli.cpu.runner import CpuRunner
 from boli.engine.batch import Batch
 from boli.engine.ledger import Ledger
 from boli.formats.checkpoint import Checkpoint, Matrix, open_checkpoint
-from boli.formats.numbers import FORMATS, dequantize
+from boli.formats.numbers import FORMATS, NumberFormat, dequantize
 from boli.sources import resolve
 from cpu.driving import kl_divergence, logits_of, make_runner
 
@@ -70,6 +70,9 @@ def test_a_second_turn_computes_only_what_is_new(smollm2: boli.LLM) -> None:
 
 class Dequantized(Checkpoint):
     """The same model with every matrix as float32."""
+
+    def format_of(self, weight: Weight) -> NumberFormat:
+        return FORMATS["F32"]
 
     def matrix(self, weight: Weight) -> Matrix:
         source = super().matrix(weight)
