@@ -115,13 +115,13 @@ def test_ctrl_d_leaves() -> None:
 
 def test_lines_can_be_edited_and_come_back() -> None:
     with Terminal("chat", *GREEDY) as terminal:
-        terminal.until("> ")
+        terminal.until("leaves.\n> ")  # before that the terminal itself would edit
         terminal.type("/undo 我爱北\x7f\n")
-        terminal.until("nothing to take back", 1)
+        terminal.until("nothing to take back\n> ", 1)
         terminal.type("\x1b[A\n")  # the line before
-        terminal.until("nothing to take back", 2)
+        terminal.until("nothing to take back\n> ", 2)
         terminal.type("/system 我爱北\x7f京\n")  # one key takes away one Chinese character
-        terminal.until('system message: "我爱京"')
+        terminal.until('system message: "我爱京"\n> ')
         terminal.type("/quit\n")
         assert terminal.end() == 0
 

@@ -113,6 +113,7 @@ def test_an_interrupt_without_a_terminal_leaves_nothing_either(home: Home, index
     )
     deadline = time.monotonic() + PATIENCE
     while not list(home.cache.rglob("*.whl")):
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

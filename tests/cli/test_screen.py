@@ -7,7 +7,7 @@ import re
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -90,6 +90,7 @@ def test_numbers_stay_whole_as_long_as_anything_else_can_be_folded(
     assert not lines_wider_than(out, 20)
 
 
+@settings(deadline=None)  # other programs may use the machine too
 @given(st.text(st.characters(exclude_categories=["C"]), max_size=60), st.integers(2, 20))
 def test_folding_keeps_all_and_fits(text: str, limit: int) -> None:
     parts = fold(text, limit)
@@ -97,6 +98,7 @@ def test_folding_keeps_all_and_fits(text: str, limit: int) -> None:
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
+@settings(deadline=None)  # other programs may use the machine too
 @given(st.text(max_size=40))
 def test_no_text_can_steer_a_terminal(text: str) -> None:
     controls = {*map(chr, range(32)), *map(chr, range(127, 160))}
@@ -143,12 +145,12 @@ def test_the_width_is_columns_or_the_terminals(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("settings", "coloured"),
+    ("changes", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
     ids=str,
 )
-def test_a_terminal_gets_colours_if_it_wants_them(settings: dict[str, str], coloured: bool) -> None:
-    with Terminal("doctor", settings=settings) as terminal:
+def test_a_terminal_gets_colours_if_it_wants_them(changes: dict[str, str], coloured: bool) -> None:
+    with Terminal("doctor", settings=changes) as terminal:
         assert terminal.end() == 0
     assert ("\x1b[1mpackage" in terminal.raw) == coloured
     assert ("\x1b" in terminal.raw) == coloured
@@ -169,9 +171,9 @@ def test_a_pipe_gets_no_colours_unless_forced(here: Here) -> None:
 
 
 def test_any_locale_can_print_chinese() -> None:
-    settings = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": "/缓存"}
-    ended = boli("doctor", settings=settings)
+    changes = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "XDG_CACHE_HOME": "/缓存"}
+    ended = boli("doctor", settings=changes)
     assert ended.code == 0
     assert "/??/boli/kernels" in ended.out
-    ended = boli("doctor", "--json", settings=settings)
+    ended = boli("doctor", "--json", settings=changes)
     assert ended.document["kernel_cache"]["path"] == "/缓存/boli/kernels"

@@ -159,7 +159,9 @@ class Packer:
                 jobs += self._jobs(packed, weight, first)
         self._wanted.clear()
         with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(job) for job in jobs]:
+            submitted = [pool.submit(job) for job in jobs]
+            jobs.clear()  # so that a copied source goes when its last piece is packed
+            for done in submitted:
                 done.result()
 
     def _jobs(self, packed: PackedMatrix, weight: Weight, first: int) -> list[Job]:
@@ -167,12 +169,14 @@ class Packer:
         columns, block = packed.columns, packed.layout.block_bytes(packed.columns)
         rows = max(1, (1 << 20) // columns // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
 
+        # A view of the file, or GPT-2's transposed copy, for all pieces.
+        source = functools.cache(functools.partial(self._checkpoint.matrix, weight))
+
         def job(start: int) -> None:
-            source = self._checkpoint.matrix(weight)  # a view of the file, or GPT-2's transposed copy
             stop = min(start + rows, packed.rows)
             place = start // ROWS_PER_BLOCK * block
             size = packed_bytes(packed.layout, stop - start, columns)
-            pack_into(packed.data[place : place + size], source, first + start, first + stop)
+            pack_into(packed.data[place : place + size], source(), first + start, first + stop)
 
         def check() -> None:
             self._checkpoint.check_finite(weight)
