@@ -19,11 +19,13 @@ from typing import Any
 
 PATIENCE = 120.0  # seconds; a slow machine may be compiling kernels
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# Becomes the leader of the terminal, so that Ctrl-C reaches it as a signal, and then boli.
-_AT_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+# A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+_LISTENING = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    "os.execv(sys.executable, [sys.executable, '-m', 'boli', *sys.argv[1:]])"
 )
+# Becomes the leader of the terminal, so that Ctrl-C reaches it as a signal.
+_AT_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);" + _LISTENING
 _SETTINGS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "BOLI_DEBUG", "PYTHONUNBUFFERED")
 
 
@@ -71,9 +73,9 @@ def boli(*arguments: str | bytes, stdin: bytes = b"", settings: Settings | None 
 
 
 def start(*arguments: str, settings: Settings | None = None) -> subprocess.Popen[bytes]:
-    """Starts boli with pipes."""
+    """Starts boli with pipes; it hears Ctrl-C."""
     return subprocess.Popen(
-        [sys.executable, "-m", "boli", *arguments],
+        [sys.executable, "-c", _LISTENING, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -99,7 +101,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (50, columns))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _AT_TERMINAL, "-m", "boli", *arguments],
+            [sys.executable, "-c", _AT_TERMINAL, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,

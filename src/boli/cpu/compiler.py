@@ -37,6 +37,8 @@ _SOURCES = (
     "plan.py", "layouts.py", "target.py",
 )  # fmt: skip
 
+_MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35
+
 Progress = Callable[[str], None]
 
 
@@ -212,5 +214,13 @@ def _write(unit: Unit, symbol: str, code: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(json.dumps(header).encode() + b"\n" + code)
         Path(temporary).replace(path)
+        _forget_oldest(path.parent)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _forget_oldest(directory: Path) -> None:
+    """Keeps the cache bounded: old versions of kernels are never asked for again."""
+    files = sorted(directory.glob("*.o"), key=lambda file: file.stat().st_mtime)
+    for file in files[:-_MOST_FILES]:
+        file.unlink(missing_ok=True)

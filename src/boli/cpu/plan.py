@@ -41,12 +41,10 @@ LAYER_WORDS = 22
 ) = range(0, 10 * WORD, WORD)  # fmt: skip
 MATRIX_WORDS = 10
 
-# Threads: the control block. The first three lie on cache lines of their own.
-BARRIER, GO, STOP = 0, 64, 128
-THREAD_STATE = 192  # one cache line a thread: state, barriers passed, steps seen
-STATE, PASSED, SEEN = 0, 8, 16
-CACHE_LINE = 64
-RUNNING, PARKED = 0, 1
+# Threads: the control block, in bytes. Each on a cache line of its own; a mutex and a condition
+# variable take at most one line on the systems that boli knows.
+BARRIER, GO, STOP, SLEEPERS, MUTEX, CONDITION, PASSED = range(0, 7 * 64, 64)
+CACHE_LINE = 64  # behind PASSED: how many barriers each thread has passed, one line a thread
 
 # Values of ACTIVATION.
 SILU, GELU_TANH, GELU_ERF = 0, 1, 2
@@ -55,4 +53,4 @@ SILU, GELU_TANH, GELU_ERF = 0, 1, 2
 REDUNDANT_ROWS = 4
 
 # What the compiled entry is asked to do.
-FORWARD, WORK, ANNOUNCE, END = range(4)
+STEP, WORK, PREPARE, END = range(4)

@@ -13,7 +13,7 @@ from boli.cpu import compiler
 from boli.cpu import plan as p
 from boli.cpu.layouts import padded
 from boli.cpu.packing import PackedMatrix, Packer, Words, look_up_unit, project_unit, rope_table
-from boli.cpu.team import Team, control_bytes
+from boli.cpu.team import Team, control_words
 
 if TYPE_CHECKING:
     from boli.engine.batch import Batch, Float32
@@ -75,9 +75,9 @@ class CpuRunner:
         self._plan_workspace()
         packer.pack(threads)
         entry = self._compile(progress)
-        control = self._allocate("workspace", control_bytes(threads) // 8, np.int64)
+        control = self._allocate("workspace", control_words(threads), np.int64)
         self._set(p.CONTROL, control)
-        self._team = Team(entry, control.ctypes.data, self._header.ctypes.data, threads)
+        self._team = Team(entry, control, self._header, threads)
         self._logits = np.empty((0, 0), np.float32)
         # Threads must end before the memory that they look at goes away, also at exit.
         self._finalizer = weakref.finalize(self, Team.close, self._team)

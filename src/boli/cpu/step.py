@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from boli.cpu import plan as p
 from boli.cpu.kernels import F4, activate, copy
-from boli.cpu.simd import kernel, load_i32, load_i64, store_i64
+from boli.cpu.simd import kernel, load_i32, load_i64
 from boli.cpu.stages import (
     attention,
     close_branch,
@@ -23,19 +23,7 @@ from boli.cpu.stages import (
     project,
     turn_and_cache,
 )
-from boli.cpu.sync import (
-    SPINS_BEFORE_YIELD,
-    atomic_add,
-    atomic_exchange,
-    atomic_load,
-    atomic_store,
-    barrier,
-    pause,
-    sched_yield,
-    wake,
-)
-
-SPINS_BEFORE_PARKING = 20000
+from boli.cpu.sync import announce, atomic_load, barrier, prepare_control, wait_for_news
 
 
 @kernel
@@ -140,42 +128,24 @@ def forward(plan, thread):
 
 @kernel
 def work(control, plan, thread):
-    """Does this thread's share of step after step. Returns 1 to sleep until woken, 0 to end."""
-    mine = control + p.THREAD_STATE + thread * p.CACHE_LINE
-    spins = 0
-    while atomic_load(control + p.STOP) == 0:
-        if atomic_load(control + p.GO) > load_i64(mine + p.SEEN):
-            store_i64(mine + p.SEEN, load_i64(mine + p.SEEN) + 1)
-            forward(plan, thread)
-            spins = 0
-            continue
-        spins += 1
-        if spins < SPINS_BEFORE_YIELD:
-            pause()
-        elif spins < SPINS_BEFORE_PARKING:
-            sched_yield()
-        else:
-            # Sleep, unless something was announced meanwhile. Whoever saw us parked has promised a
-            # wake-up, which must be consumed; so return in that case too.
-            atomic_exchange(mine + p.STATE, p.PARKED)
-            quiet = atomic_load(control + p.GO) == load_i64(mine + p.SEEN)
-            if quiet and atomic_load(control + p.STOP) == 0:
-                return 1
-            if atomic_exchange(mine + p.STATE, p.RUNNING) == p.RUNNING:
-                return 1
-            spins = 0
-    return 0
+    """Does this thread's share of step after step, until the end."""
+    seen = 0
+    while True:
+        wait_for_news(control, seen)
+        if atomic_load(control + p.STOP) != 0:
+            return
+        seen += 1
+        forward(plan, thread)
 
 
 def entry(what, control, plan, thread):
     """The only compiled function that Python calls; `what` is one of the four below."""
-    if what == p.FORWARD:
-        forward(plan, thread)
-        return 0
-    if what == p.WORK:
-        return work(control, plan, thread)
-    if what == p.ANNOUNCE:
-        atomic_add(control + p.GO, 1)
-    else:
-        atomic_store(control + p.STOP, 1)
-    return wake(control, load_i64(plan + p.THREADS))
+    if what == p.STEP:
+        announce(control, p.GO)
+        forward(plan, 0)
+    elif what == p.WORK:
+        work(control, plan, thread)
+    elif what == p.PREPARE:
+        prepare_control(control)
+    elif what == p.END:
+        announce(control, p.STOP)

@@ -1,11 +1,19 @@
-"""How the threads of a team meet: atomics, a barrier, and the promise to wake who sleeps."""
+"""How the threads of a team meet: atomics, a spin barrier inside a step, sleep between steps.
+
+Waiting is cheap first and patient later: a pause instruction, then giving up the core, then sleep on
+a POSIX condition variable, so that an idle model costs no processor time. All of it is compiled
+code: no signal (Ctrl-C) can come between the announcement of a step and its first barrier.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from llvmlite import ir
 
 from boli.cpu import plan as p
 from boli.cpu.simd import (
+    I8,
     I32,
     I64,
     Builder,
@@ -21,6 +29,7 @@ from boli.cpu.simd import (
 )
 
 SPINS_BEFORE_YIELD = 2000
+SPINS_BEFORE_SLEEP = 20000  # some 10 ms
 
 
 @operation(i64, i64)
@@ -29,22 +38,10 @@ def atomic_load(b: Builder, address: Value) -> Value:
     return b.load_atomic(pointer(b, address, I64), ordering="acquire", align=8)
 
 
-@operation(void, i64, i64)
-def atomic_store(b: Builder, address: Value, value: Value) -> Value:
-    """Writes an int64 that other threads read; nothing before it moves after it."""
-    return b.store_atomic(value, pointer(b, address, I64), ordering="release", align=8)
-
-
 @operation(i64, i64, i64)
 def atomic_add(b: Builder, address: Value, value: Value) -> Value:
     """Adds to a shared int64 and returns what it was."""
     return b.atomic_rmw("add", pointer(b, address, I64), value, "seq_cst")
-
-
-@operation(i64, i64, i64)
-def atomic_exchange(b: Builder, address: Value, value: Value) -> Value:
-    """Replaces a shared int64 and returns what it was."""
-    return b.atomic_rmw("xchg", pointer(b, address, I64), value, "seq_cst")
 
 
 @operation(void)
@@ -64,12 +61,29 @@ def sched_yield(b: Builder) -> Value:
     return b.call(declare(b, "sched_yield", I32), [])
 
 
+def _posix(name: str, arguments: int) -> Any:
+    """A C function that takes addresses and returns an int that is not looked at."""
+
+    def emit(b: Builder, *addresses: Value) -> Value:
+        anything = I8.as_pointer()
+        function = declare(b, name, I32, *([anything] * arguments))
+        return b.call(function, [pointer(b, address, I8) for address in addresses])
+
+    emit.__name__ = name
+    return operation(void, *([i64] * arguments))(emit)
+
+
+mutex_init, condition_init = _posix("pthread_mutex_init", 2), _posix("pthread_cond_init", 2)
+lock, unlock = _posix("pthread_mutex_lock", 1), _posix("pthread_mutex_unlock", 1)
+condition_wait, condition_broadcast = _posix("pthread_cond_wait", 2), _posix("pthread_cond_broadcast", 1)
+
+
 @kernel
 def barrier(control, thread, threads):
     """Waits for the whole team: a counter that only grows, so nothing has to be reset."""
     if threads == 1:
         return
-    mine = control + p.THREAD_STATE + thread * p.CACHE_LINE + p.PASSED
+    mine = control + p.PASSED + thread * p.CACHE_LINE
     target = (load_i64(mine) + 1) * threads
     store_i64(mine, load_i64(mine) + 1)
     atomic_add(control + p.BARRIER, 1)
@@ -83,11 +97,45 @@ def barrier(control, thread, threads):
 
 
 @kernel
-def wake(control, threads):
-    """Marks all threads as running; returns a bit for each one that sleeps and must be woken."""
-    asleep = 0
-    for thread in range(1, threads):
-        state = control + p.THREAD_STATE + thread * p.CACHE_LINE + p.STATE
-        if atomic_exchange(state, p.RUNNING) == p.PARKED:
-            asleep |= 1 << thread
-    return asleep
+def prepare_control(control):
+    """Makes a zeroed control block ready. Once, before any thread sees it."""
+    mutex_init(control + p.MUTEX, 0)
+    condition_init(control + p.CONDITION, 0)
+
+
+@kernel
+def announce(control, word):
+    """Raises GO or STOP, and wakes all who sleep."""
+    atomic_add(control + word, 1)
+    # Who is about to sleep counts itself first and then looks at GO; we change GO first and then
+    # look at the count. So at least one of us sees the other.
+    if atomic_add(control + p.SLEEPERS, 0) > 0:
+        lock(control + p.MUTEX)
+        condition_broadcast(control + p.CONDITION)
+        unlock(control + p.MUTEX)
+
+
+@kernel
+def nothing_new(control, seen):
+    """Whether there is neither a step that this thread has not seen, nor an end."""
+    return atomic_add(control + p.GO, 0) == seen and atomic_add(control + p.STOP, 0) == 0
+
+
+@kernel
+def wait_for_news(control, seen):
+    """Returns when there is a step that this thread has not seen, or an end."""
+    spins = 0
+    while spins < SPINS_BEFORE_SLEEP:
+        if atomic_load(control + p.GO) != seen or atomic_load(control + p.STOP) != 0:
+            return
+        spins += 1
+        if spins > SPINS_BEFORE_YIELD:
+            sched_yield()
+        else:
+            pause()
+    lock(control + p.MUTEX)
+    atomic_add(control + p.SLEEPERS, 1)
+    while nothing_new(control, seen):
+        condition_wait(control + p.CONDITION, control + p.MUTEX)
+    atomic_add(control + p.SLEEPERS, -1)
+    unlock(control + p.MUTEX)
