@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from boli.engine.batch import Batch, Float32
-from boli.engine.llm import LLM
+from boli.engine.llm import LLM, load
 from boli.engine.output import Timings
 from boli.engine.sampling import SamplingParams
 from boli.errors import (
@@ -211,3 +211,9 @@ def test_a_model_says_what_it_is(llm: LLM) -> None:
     text = repr(llm)
     for part in ("toy", "1 layers of 8", "Q4_1", "92.0 MB", "512", "1.0 MB"):
         assert part in text
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6, True, 1.5])
+def test_absurd_numbers_of_threads_are_refused_before_anything_is_fetched(threads: Any) -> None:
+    with pytest.raises(UsageError, match="threads"):
+        load("no/such-model", threads=threads)

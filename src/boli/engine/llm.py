@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -56,8 +57,7 @@ def load(
         OutOfMemory: It does not fit.
         UsageError: An argument is out of range.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise UsageError(f"threads must be a whole number, at least 1, not {threads!r}")
+    _check_threads(threads)
     from boli.cpu.runner import PAGE_SIZE, CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
     from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
     from boli.machine import memory_available, usable_cores  # noqa: PLC0415
@@ -101,6 +101,17 @@ def load(
         )
         on_failure.pop_all()
     return llm
+
+
+def _check_threads(threads: int | None) -> None:
+    # Threads beyond the cores only wait for each other, and take time from everybody else.
+    most = max(4, os.cpu_count() or 1)
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= most):
+        raise UsageError(
+            f"threads must be a whole number between 1 and {most}, not {threads!r}",
+            cause=f"this machine has {os.cpu_count() or 1} cores",
+        )
 
 
 class LLM:
