@@ -15,6 +15,7 @@ from boli.engine.output import Timings
 from boli.engine.sampling import SamplingParams
 from boli.errors import (
     ContextLengthExceeded,
+    ModelNotFound,
     NumericError,
     PromptError,
     SamplingError,
@@ -217,3 +218,15 @@ def test_a_model_says_what_it_is(llm: LLM) -> None:
 def test_absurd_numbers_of_threads_are_refused_before_anything_is_fetched(threads: Any) -> None:
     with pytest.raises(UsageError, match="threads"):
         load("no/such-model", threads=threads)
+
+
+@pytest.mark.parametrize("model", [None, 3, b"smollm2"])
+def test_a_model_is_named_by_text_or_path(model: Any) -> None:
+    with pytest.raises(UsageError, match="text or a path"):
+        load(model)
+
+
+def test_a_path_is_never_taken_for_an_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound, match="no file or folder"):
+        load(Path("smollm2"))

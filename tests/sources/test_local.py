@@ -173,3 +173,11 @@ def test_importing_loads_nothing_heavy() -> None:
     script = f"import sys, boli.sources; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_file_in_a_folder_is_not_asked_of_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound, match="no file or folder"):
+        resolve("models/none.gguf")

@@ -37,7 +37,8 @@ Examples:
 
 _PULL_HELP = """Fetch a model, to have it offline too.
 
-A download that was interrupted continues where it stopped.
+Nothing half-fetched is ever used. Where its source can, an interrupted
+download continues where it stopped.
 
 \b
 Examples:

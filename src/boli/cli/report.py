@@ -38,7 +38,13 @@ def report(error: Exception, *, json_output: bool) -> int:
     known = explain(error)
     show(known)
     if json_output:
-        print_json({"error": as_document(known)})
+        try:
+            print_json({"error": as_document(known)})
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:  # what cannot be written, such as on a full disk, has been said on stderr
+            return known.exit_code
     return known.exit_code
 
 

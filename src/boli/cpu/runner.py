@@ -88,29 +88,27 @@ class CpuRunner:
         if not 0 < rows <= self.max_rows:
             raise ValueError(f"a step has 1 to {self.max_rows} rows, not {rows}")
         vocabulary = self.blueprint.config.vocab_size
-        # The compiled code trusts its tables: whatever indexes memory is checked here.
-        _check("token id", batch.token_ids, vocabulary)
-        _check("position", batch.positions, self.context)
-        _check("sequence", batch.sequence_of_row, len(batch.page_tables))
-        _check("logits row", batch.logits_rows, rows)
-        last_pages = batch.positions // PAGE_SIZE
-        _check("page number", last_pages, batch.page_tables.shape[1])
-        reach = np.zeros(len(batch.page_tables), np.int64)
-        np.maximum.at(reach, batch.sequence_of_row, last_pages + 1)
-        used = np.arange(batch.page_tables.shape[1]) < reach[:, None]
-        _check("page", batch.page_tables[used], self.num_pages)
-        arrays = [
-            np.ascontiguousarray(a, np.int32)
-            for a in (
+        tokens, positions, sequences, tables, wanted = arrays = [
+            np.ascontiguousarray(values, np.int32)
+            for values in (
                 batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows
             )
         ]  # fmt: skip
+        # The compiled code trusts its tables: whatever indexes memory is checked here.
+        _check("token id", tokens, vocabulary)
+        _check("position", positions, min(self.context, tables.shape[1] * PAGE_SIZE))
+        _check("sequence", sequences, len(tables))
+        _check("logits row", wanted, rows)
+        for sequence in range(len(tables)):
+            own = positions if len(tables) == 1 else positions[sequences == sequence]
+            if len(own):
+                _check("page", tables[sequence, : int(own.max()) // PAGE_SIZE + 1], self.num_pages)
         fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
         for field, array in zip(fields, arrays, strict=True):
             self._set(field, array)
         self._set(p.ROWS, rows)
         self._set(p.OUTPUTS, outputs)
-        self._set(p.MAX_PAGES, batch.page_tables.shape[1])
+        self._set(p.MAX_PAGES, tables.shape[1])
         self._grow_logits(outputs)
         self._team.run()
         return self._logits[:outputs, :vocabulary]
@@ -309,5 +307,6 @@ def _bits(value: float) -> int:
 
 
 def _check(what: str, values: npt.NDArray[np.int32], end: int) -> None:
-    if len(values) and not (values.min() >= 0 and values.max() < end):
+    # As unsigned numbers, negative ones are the largest: one pass finds both ends.
+    if len(values) and values.view(np.uint32).max() >= end:
         raise ValueError(f"{what} outside 0 … {end - 1}")

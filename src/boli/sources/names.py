@@ -123,7 +123,12 @@ def check_text(model: str) -> None:
     Raises:
         UsageError: Empty, too long, control characters, or a web address.
     """
-    if not model or len(model) > MAX_NAME or any(ord(letter) < 32 for letter in model):
+    if (
+        not isinstance(model, str)
+        or not model
+        or len(model) > MAX_NAME
+        or any(ord(letter) < 32 for letter in model)
+    ):
         raise UsageError("that is no name of a model", remedy=f"give {_FORMS}")
     if model.startswith(("http://", "https://")):
         raise UsageError(
