@@ -86,7 +86,9 @@ def remove(model: str) -> int:
     if not freed:
         raise ModelNotFound(
             f"{model} is not in a cache",
-            remedy=f"{names.unknown(model, nearest(model))}; `boli models` lists them",
+            remedy="there is nothing to remove; `boli models` lists what is here"
+            if model in ALIASES
+            else f"{names.unknown(model, nearest(model))}; `boli models` lists them",
         )
     return freed
 
