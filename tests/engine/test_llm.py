@@ -214,12 +214,6 @@ def test_a_model_says_what_it_is(llm: LLM) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("threads", [0, -1, 10**6, True, 1.5])
-def test_absurd_numbers_of_threads_are_refused_before_anything_is_fetched(threads: Any) -> None:
-    with pytest.raises(UsageError, match="threads"):
-        load("no/such-model", threads=threads)
-
-
 @pytest.mark.parametrize("model", [None, 3, b"smollm2"])
 def test_a_model_is_named_by_text_or_path(model: Any) -> None:
     with pytest.raises(UsageError, match="text or a path"):

