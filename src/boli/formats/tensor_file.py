@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ class MappedFile:
             self._mapping.close()
 
 
-class TensorFile:
+class TensorFile(ABC):
     """Named tensors in a mapped file: the common face of `GGUFFile` and `SafetensorsFile`.
 
     Attributes:
@@ -164,9 +165,9 @@ class TensorFile:
             self._file.close()
             raise
 
+    @abstractmethod
     def _read_header(self) -> None:
         """Fills `metadata` and `tensors`, every entry checked against the bytes of the file."""
-        raise NotImplementedError
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The bytes of a tensor: uint8 `[nbytes]`, a read-only view of the mapped file.
