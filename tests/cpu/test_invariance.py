@@ -14,7 +14,7 @@ from tiny_models import TINY, Zoo, prompt, wide
 MODELS = {
     "llama F32": (TINY["llama"], "F32"),
     "llama Q4_1": (wide("llama"), "Q4_1"),
-    "llama Q6_K": (wide("llama"), "Q8_0"),
+    "llama Q8_0": (wide("llama"), "Q8_0"),
     "gemma3 Q8_0": (wide("gemma3"), "Q8_0"),
     "gpt2 F16": (TINY["gpt2"], "F16"),
 }

@@ -33,15 +33,17 @@ def test_float32_logits_are_those_of_transformers(name: str, zoo: Zoo) -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_greedy_tokens_are_those_of_transformers(name: str, zoo: Zoo) -> None:
-    """128 tokens after each of 20 prompts.
+@pytest.mark.parametrize(
+    ("name", "kind"), [(n, "safetensors") for n in TINY] + [(n, "gguf") for n in GGUF_FAMILIES]
+)
+def test_greedy_tokens_are_those_of_transformers(name: str, kind: str, zoo: Zoo) -> None:
+    """128 tokens after each of 20 prompts, from both kinds of files.
 
     transformers reads our whole answer at once instead of decoding its own: if its likeliest token
     is ours at every place, it would have decoded the same answer.
     """
     folder = zoo.folder(TINY[name])
-    runner = make_runner(folder)
+    runner = make_runner(folder if kind == "safetensors" else zoo.gguf(TINY[name]))
     for seed in range(20):
         ids = prompt(3 + seed, seed)
         answer = greedy(runner, ids, 128)
