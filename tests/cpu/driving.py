@@ -15,13 +15,18 @@ from boli.formats.checkpoint import Checkpoint, open_checkpoint
 
 Logits = NDArray[np.float32]
 
-PAGES_A_SEQUENCE = 8
+PAGES_A_SEQUENCE = 24
 
 
 def make_runner(
-    model: Path | Checkpoint, *, threads: int = 2, max_rows: int = 64, sequences: int = 8
+    model: Path | Checkpoint,
+    *,
+    threads: int = 2,
+    max_rows: int = 64,
+    sequences: int = 8,
+    kv_type: str = "f32",
 ) -> CpuRunner:
-    """A runner with 256 positions for each of a few sequences."""
+    """A runner with 768 positions for each of a few sequences; exact where the weights are."""
     checkpoint = open_checkpoint(model) if isinstance(model, Path) else model
     runner = CpuRunner(
         checkpoint,
@@ -31,6 +36,7 @@ def make_runner(
         max_rows=max_rows,
         threads=threads,
         context=PAGES_A_SEQUENCE * 32,
+        kv_type=kv_type,
     )
     if isinstance(model, Path):
         checkpoint.close()

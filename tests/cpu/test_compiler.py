@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from boli.cpu import compiler
+from boli.cpu import codegen, compiler, lanes, simd, target
+from boli.machine import cpu_features
 
 # Compiles one small unit in a process of its own and says what happened.
 PROGRAM = """
@@ -26,9 +29,9 @@ PROGRAM = """
 """
 
 
-def run(cache: Path) -> list[str]:
-    """What the program prints, with this cache folder."""
-    environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache)}
+def run(cache: Path, **settings: str) -> list[str]:
+    """What the program prints, with this cache folder and these settings in its environment."""
+    environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache), **settings}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM)],
         env=environment, capture_output=True, text=True, check=True,
@@ -75,6 +78,45 @@ def test_code_from_a_folder_that_others_may_write_to_is_not_run(cache: Path) -> 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     (tmp_path / "boli").write_text("a file where the folder should be")
     assert run(tmp_path) == ["1", "304", "True"]
+
+
+@pytest.mark.parametrize("setting", ["BOLI_SIMD", "NUMBA_OPT"])
+def test_settings_that_change_the_code_have_code_of_their_own(cache: Path, setting: str) -> None:
+    value = {"BOLI_SIMD": "portable", "NUMBA_OPT": "1"}[setting]
+    assert run(cache, **{setting: value}) == ["1", "304", "True"]
+    assert len(objects(cache)) == 2
+    assert run(cache, **{setting: value}) == run(cache) == ["0", "304", "False"]
+
+
+def test_an_unknown_instruction_set_is_an_error_when_kernels_are_loaded(cache: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(cache, BOLI_SIMD="mmx")
+    assert "UsageError: BOLI_SIMD=mmx cannot be used" in caught.value.stderr
+    assert "portable" in caught.value.stderr
+
+
+def double(source: int, destination: int) -> None:
+    """Doubles 16 floats."""
+    x = simd.load(source)
+    simd.store(destination, lanes.add(x, x))
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+@pytest.mark.skipif(
+    not {"avx512vnni", "avx2"} <= cpu_features(), reason="this processor has no two widths to choose from"
+)
+@pytest.mark.parametrize(("form", "registers"), [("avx512vnni", "zmm"), ("avx2", "ymm")])
+def test_code_keeps_to_the_instruction_set_that_was_chosen(
+    form: str, registers: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(target, "dot_form", lambda: form)
+    monkeypatch.setattr(codegen, "_codegen", lambda: codegen._Codegen(form))
+    _, code = compiler._compile(compiler.Unit("double", 2, lambda: double))
+    (tmp_path / "double.o").write_bytes(code)
+    text = subprocess.run(
+        ["objdump", "-d", tmp_path / "double.o"], capture_output=True, text=True, check=True
+    ).stdout
+    assert set(re.findall("[xyz]mm", text)) == {registers}
 
 
 def test_the_key_covers_every_file_that_kernels_are_made_of() -> None:

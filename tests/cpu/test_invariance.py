@@ -12,13 +12,20 @@ from cpu.driving import Logits, logits_of, make_runner, step
 from tiny_models import TINY, Zoo, prompt, wide
 
 MODELS = {
-    "llama F32": (TINY["llama"], "F32"),
-    "llama Q4_1": (wide("llama"), "Q4_1"),
-    "llama Q8_0": (wide("llama"), "Q8_0"),
-    "gemma3 Q8_0": (wide("gemma3"), "Q8_0"),
-    "gpt2 F16": (TINY["gpt2"], "F16"),
+    "llama F32": (TINY["llama"], "F32", "f32"),
+    "llama BF16": (TINY["llama"], "BF16", "bf16"),
+    "llama Q4_1": (wide("llama"), "Q4_1", "bf16"),
+    "llama Q8_0": (wide("llama"), "Q8_0", "int8"),
+    "gemma3 Q8_0": (wide("gemma3"), "Q8_0", "bf16"),
+    "gpt2 F16": (TINY["gpt2"], "F16", "bf16"),
 }
 LENGTH = 70  # more than two pages
+LONG = 600  # more than two chunks of attention
+
+
+def runner_of(name: str, zoo: Zoo, **options: int) -> CpuRunner:
+    tiny, fmt, kv_type = MODELS[name]
+    return make_runner(zoo.gguf(tiny, fmt), kv_type=kv_type, **options)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -26,7 +33,7 @@ def alone(
     request: pytest.FixtureRequest, zoo: Zoo
 ) -> Iterator[tuple[CpuRunner, list[list[int]], list[Logits]]]:
     """A runner with two threads, eight texts, and the logits of each one, fed alone and whole."""
-    runner = make_runner(zoo.gguf(*MODELS[request.param]), max_rows=600)
+    runner = runner_of(request.param, zoo, max_rows=600)
     texts = [prompt(LENGTH - 3 * n, n) for n in range(8)]
     yield runner, texts, [logits_of(runner, text) for text in texts]
     runner.close()
@@ -58,9 +65,27 @@ def test_decoding_beside_a_prefill_does_not_matter(
 def test_threads_do_not_matter(name: str, zoo: Zoo) -> None:
     text, found = prompt(LENGTH), []
     for threads in (1, 2, 3):
-        runner = make_runner(zoo.gguf(*MODELS[name]), threads=threads)
+        runner = runner_of(name, zoo, threads=threads)
         found.append(logits_of(runner, text))
         found.append(logits_of(runner, text, chunk=3))
         runner.close()
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("name", ["llama F32", "llama Q4_1", "llama Q8_0", "gemma3 Q8_0"])
+def test_a_long_text_is_the_same_in_one_piece_and_in_many(name: str, zoo: Zoo) -> None:
+    """Many rows go over all of the cache at once; few rows share it out in chunks, to all threads."""
+    text, found = prompt(LONG), []
+    for threads, chunk in ((1, LONG), (2, 250), (3, 4)):
+        runner = runner_of(name, zoo, threads=threads, max_rows=LONG)
+        found.append(logits_of(runner, text[:-8], chunk=chunk)[-1])
+        found.append(logits_of(runner, text, chunk=LONG)[-8:])
+        found.append(
+            np.concatenate([step(runner, [(0, LONG - 8 + n, text[LONG - 8 + n :][:1])]) for n in range(8)])
+        )
+        runner.close()
+    for first, whole, single in zip(found[3::3], found[4::3], found[5::3], strict=True):
+        np.testing.assert_array_equal(first, found[0])
+        np.testing.assert_array_equal(whole, found[1])
+        np.testing.assert_array_equal(single, found[1])

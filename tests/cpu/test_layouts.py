@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boli.cpu.layouts import LAYOUTS, pack_into, packed_bytes, unpacked
+from boli.cpu.layouts import LAYOUTS, packed_bytes
+from boli.cpu.packers import pack_into, unpacked
 from boli.formats.checkpoint import Matrix
 from boli.formats.numbers import FORMATS, dequantize
 
@@ -59,12 +60,12 @@ def tame_scales(data: np.ndarray, name: str) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(16, 256), (40, 512), (7, 768)])
 def test_a_packed_matrix_holds_the_same_numbers(name: str, rows: int, columns: int) -> None:
     matrix = random_matrix(name, rows, columns)
-    layout, zero = LAYOUTS[name]
+    layout = LAYOUTS[name]
     packed = np.full(packed_bytes(layout, rows, columns), 0xAB, np.uint8)
     pack_into(packed, matrix)
     expected = dequantize(matrix.data, matrix.format, columns)
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(unpacked(packed, layout, zero, rows, columns), expected)
+    np.testing.assert_array_equal(unpacked(packed, layout, rows, columns), expected)
 
 
 @pytest.mark.parametrize("name", ["F32", "Q4_1", "Q6_K"])
@@ -72,16 +73,16 @@ def test_parts_and_row_orders_are_packed_as_asked(name: str) -> None:
     matrix = random_matrix(name, 48, 256)
     order = np.random.default_rng(1).permutation(48).astype(np.int32)
     shuffled = Matrix(matrix.format, 48, 256, matrix.data, order)
-    layout, zero = LAYOUTS[name]
+    layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, 20, 256), np.uint8)
     pack_into(packed, shuffled, 10, 30)
     expected = dequantize(matrix.data[order[10:30]], matrix.format, 256)
-    np.testing.assert_array_equal(unpacked(packed, layout, zero, 20, 256), expected)
+    np.testing.assert_array_equal(unpacked(packed, layout, 20, 256), expected)
 
 
 def test_odd_sizes_are_padded_with_zeros() -> None:
     matrix = random_matrix("F32", 5, 172)
-    layout, zero = LAYOUTS["F32"]
+    layout = LAYOUTS["F32"]
     packed = np.full(packed_bytes(layout, 5, 172), 0xAB, np.uint8)
     pack_into(packed, matrix)
-    assert not unpacked(packed, layout, zero, 16, 172)[5:].any()
+    assert not unpacked(packed, layout, 16, 172)[5:].any()

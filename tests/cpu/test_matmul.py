@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from boli.cpu import compiler
-from boli.cpu.layouts import LAYOUTS, IntLayout, pack_into, packed_bytes, padded
-from boli.cpu.packing import look_up_unit, project_unit
+from boli.cpu.layouts import LAYOUTS, packed_bytes, padded
+from boli.cpu.packers import pack_into
+from boli.cpu.packing import gemm_unit, look_up_unit, project_unit
 from boli.formats.numbers import dequantize
 from cpu.test_layouts import random_matrix
 
@@ -20,45 +23,71 @@ COLUMNS, ROWS = 512, 112  # three blocks and a half
 
 
 def quantized(activations: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The kernel's int8 rows, made by NumPy, and the numbers that they stand for."""
+    """The kernel's int8 records `[groups, rows, 64]`, made by NumPy, and the numbers they stand for."""
     rows, columns = activations.shape
-    grouped = activations.reshape(rows, columns // 32, 32)
+    grouped = activations.reshape(rows, columns // 32, 32).transpose(1, 0, 2)
     largest = np.abs(grouped).max(axis=2, keepdims=True)
-    scales = (largest / np.float32(127)).astype(np.float32)
+    scales = largest * np.float32(1 / 127)
     q = np.rint(grouped * (np.float32(127) / largest)).astype(np.int8)
-    parts = [q.reshape(rows, columns).view(np.uint8)]
-    for group in (32, 16):
-        sums = q.reshape(rows, columns // group, group).sum(axis=2, dtype=np.int32)
-        s = np.repeat(scales[..., 0], 32 // group, axis=1)
-        parts += [s.view(np.uint8), sums.view(np.uint8), (s * sums.astype(np.float32)).view(np.uint8)]
-    return np.ascontiguousarray(np.concatenate(parts, axis=1)), (q * scales).reshape(rows, columns)
+    sums = q.sum(axis=2, dtype=np.int32, keepdims=True)
+    halves = q.reshape(*q.shape[:2], 2, 16).sum(axis=3, dtype=np.int32)
+    parts = [q, scales, -sums, scales * sums.astype(np.float32), -halves, scales * halves.astype(np.float32)]
+    records = np.zeros((*q.shape[:2], 64), np.uint8)
+    raw = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=2)
+    records[..., : raw.shape[2]] = raw
+    return records, (q * scales).transpose(1, 0, 2).reshape(rows, columns)
+
+
+def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The nearest bfloat16, ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def encoded(activations: NDArray[np.float32], encoding: str) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """A tile of rows in an encoding, and the numbers that it stands for."""
+    if encoding == "int8":
+        return quantized(activations)
+    if encoding == "float32":
+        return np.ascontiguousarray(activations.T), activations
+    short = to_bf16(activations)
+    rows, columns = activations.shape
+    tile = np.ascontiguousarray(short.reshape(rows, columns // 2, 2).transpose(1, 0, 2))
+    return tile, (short.astype(np.uint32) << 16).view(np.float32)
+
+
+def tiles(rows: int) -> list[int]:
+    """How a step's rows are cut into tiles."""
+    if rows <= 4:
+        return [rows]
+    cut = [6] * (rows // 6)
+    left = rows % 6
+    return cut + [size for size in (4, 2, 1) if left & size and (size != 2 or left < 4)]
 
 
 def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS) -> NDArray[np.float32]:
     """The compiled product of a random matrix of a format with some rows of activations."""
     matrix = random_matrix(name, matrix_rows, COLUMNS)
-    layout, zero = LAYOUTS[name]
+    layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, matrix_rows, COLUMNS), np.uint8)
     pack_into(packed, matrix)
-    (function,) = compiler.load([project_unit(layout)])
-    inputs: NDArray[np.uint8] = activations.view(np.uint8)
-    meta = 0
-    if isinstance(layout, IntLayout):
-        inputs, _ = quantized(activations)
-        meta = COLUMNS + (COLUMNS // 32 * 12 if layout.group == 16 else 0)
+    function, gemm = compiler.load([project_unit(layout), gemm_unit(layout)])
+    starts = np.cumsum([0, *tiles(len(activations))])
+    parts = [encoded(activations[start:end], layout.encoding)[0] for start, end in pairwise(starts)]
+    inputs = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
     width = padded(matrix_rows, 32)
     y = np.full((len(activations), width), np.nan, np.float32)
-    start = inputs.ctypes.data
+    panel = np.empty(COLUMNS // 32 * 2048, np.uint8)
     function(
-        packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), zero, start, start + meta,
-        inputs.strides[0], y.ctypes.data, width * 4, len(y), 0, width // 32, 0,
+        packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), inputs.ctypes.data,
+        y.ctypes.data, width * 4, len(y), 0, width // 32, 0, panel.ctypes.data, gemm.address,
     )  # fmt: skip
     return y[:, :matrix_rows]
 
 
 @pytest.fixture(scope="module")
 def activations() -> NDArray[np.float32]:
-    return np.random.default_rng(3).standard_normal((9, COLUMNS)).astype(np.float32)
+    return np.random.default_rng(3).standard_normal((17, COLUMNS)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -66,7 +95,7 @@ def test_the_product_is_numpys(name: str, activations: NDArray[np.float32]) -> N
     """Integer sums are exact and the rest is a few hundred roundings of float32."""
     matrix = random_matrix(name, ROWS, COLUMNS)
     weights = dequantize(matrix.data, matrix.format, COLUMNS).astype(np.float64)
-    inputs = quantized(activations)[1] if isinstance(LAYOUTS[name][0], IntLayout) else activations
+    inputs = encoded(activations, LAYOUTS[name].encoding)[1]
     expected = inputs.astype(np.float64) @ weights.T
     magnitude = np.abs(inputs).astype(np.float64) @ np.abs(weights).T
     assert (np.abs(project(name, activations) - expected) < 1e-5 * magnitude).all()
@@ -77,21 +106,25 @@ def test_a_row_does_not_depend_on_how_many_rows_there_are(
     name: str, activations: NDArray[np.float32]
 ) -> None:
     together = project(name, activations)
-    for count in (1, 2, 3, 4, 7):
+    for count in (1, 2, 3, 4, 5, 6, 7, 8, 9):
         np.testing.assert_array_equal(project(name, activations[:count].copy()), together[:count])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_looking_up_a_row_gives_its_numbers(name: str) -> None:
     matrix = random_matrix(name, 40, COLUMNS)
-    layout, zero = LAYOUTS[name]
+    layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, 40, COLUMNS), np.uint8)
     pack_into(packed, matrix)
     (function,) = compiler.load([look_up_unit(layout)])
     expected = dequantize(matrix.data, matrix.format, COLUMNS)
+    panel = np.empty(COLUMNS // 32 * 2048, np.uint8)
     for row in (0, 15, 16, 39):
         found = np.empty(COLUMNS, np.float32)
-        function(packed.ctypes.data, layout.block_bytes(COLUMNS), COLUMNS, zero, row, found.ctypes.data)
+        function(
+            packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), row, COLUMNS,
+            found.ctypes.data, panel.ctypes.data,
+        )  # fmt: skip
         np.testing.assert_array_equal(found, expected[row])
 
 

@@ -81,12 +81,30 @@ def test_a_number_format_runs(fmt: str, zoo: Zoo) -> None:
         runner = make_runner(checkpoint)
         ours = logits_of(runner, ids)
         runner.close()
-    if fmt in ("F32", "F16", "BF16"):
+    if fmt in ("F32", "F16"):
         np.testing.assert_allclose(ours, expected, atol=1e-3, rtol=0)
+    elif fmt == "BF16":  # activations are rounded to 8 bits of mantissa, as the instruction wants them
+        np.testing.assert_allclose(ours, expected, atol=0.2, rtol=0)
+        assert kl_divergence(expected, ours) < 1e-3
     else:
         # Random weights make logits with a spread of 3 and no redundancy: 0.02 was measured. On a
         # real model it is a hundredth of that; see tests/system.
         assert kl_divergence(expected, ours) < 0.05
+
+
+@pytest.mark.parametrize(("kv_type", "bound"), [("bf16", 2e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_a_smaller_cache_changes_little(name: str, kv_type: str, bound: float, zoo: Zoo) -> None:
+    """Divergence of float32 models from the oracle, in nats, when only the cache is rounded.
+
+    Random models have sharp attention and no redundancy; a real one is in tests/system.
+    """
+    path, ids = zoo.folder(TINY[name]), prompt(100)
+    with open_checkpoint(path) as checkpoint:
+        expected = forward(checkpoint, ids)
+        runner = make_runner(checkpoint, kv_type=kv_type)
+        assert 0 < kl_divergence(expected, logits_of(runner, ids)) < bound
+        runner.close()
 
 
 def test_weights_with_nan_are_refused_by_name(zoo: Zoo, tmp_path: Path) -> None:
@@ -131,7 +149,7 @@ def test_the_books_hold_every_large_buffer(zoo: Zoo) -> None:
         )
     totals = ledger.totals()
     config = runner.blueprint.config
-    assert totals["kv_cache"] == kv_cache_bytes(config, 9) == 2 * 9 * 32 * 2 * (32 + 32) * 4
+    assert totals["kv_cache"] == kv_cache_bytes(config, 9) == 2 * 9 * 32 * 2 * (32 + 32) * 2
     matrices = sum(w.parameters for w in runner.blueprint if len(w.shape) == 2)
     # 4.5 bits a weight, and the vocabulary of 300 padded to 320 rows in embedding and head
     assert totals["weights/Q4_0"] == pytest.approx((matrices + 2 * 20 * 256) * 4.5 / 8, rel=1e-3)

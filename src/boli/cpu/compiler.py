@@ -37,8 +37,9 @@ from boli.machine import cache_dir
 
 # Everything whose text decides what the machine code does.
 _SOURCES = (
-    "simd.py", "lanes.py", "sync.py", "kernels.py", "stages.py", "step.py", "tiles.py", "matmul.py",
-    "plan.py", "layouts.py", "target.py",
+    "simd.py", "dots.py", "lanes.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py", "tiles.py",
+    "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py", "step.py",
+    "plan.py", "target.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35
@@ -87,9 +88,10 @@ def _key() -> str:
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
-    features = ",".join(sorted(f for f, on in target.features().items() if on))
     digest.update(_numba_version())
-    digest.update(repr((llvmlite.__version__, target.cpu(), features, target.dot_form())).encode())
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
+    forms = target.dot_form(), target.bf16_form()
+    digest.update(repr((llvmlite.__version__, target.cpu(), target.flags(), forms, settings)).encode())
     return digest.hexdigest()[:24]
 
 
@@ -160,10 +162,13 @@ def _link(unit: Unit) -> Function:
 
 def _compile(unit: Unit) -> tuple[str, bytes]:
     """Symbol and object code of a freshly compiled unit."""
-    from numba import njit, types  # noqa: PLC0415  half a second, paid only when something is compiled
+    # Half a second, paid only when something is compiled.
+    from numba import njit, types  # noqa: PLC0415
+
+    from boli.cpu.codegen import chosen_instructions  # noqa: PLC0415
 
     signature = (types.int64,) * unit.arguments
-    with _interruptible():
+    with _interruptible(), chosen_instructions():
         dispatcher = njit(
             signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
         )(unit.source())

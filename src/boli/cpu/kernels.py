@@ -1,4 +1,4 @@
-"""What a decoder block does to a row besides matrix products: norms, quantization, RoPE, attention.
+"""What a decoder block does to a row besides matrix products and attention: norms, RoPE, activations.
 
 Every function works on one row (one token) or one head of it, alone: no result depends on which
 other rows are in the batch or which thread does it. Addresses and counts are int64; vectors are
@@ -15,24 +15,14 @@ from boli.cpu.lanes import (
     div,
     exp,
     fma,
-    keep_lanes,
-    largest_magnitude,
-    low_i32,
     maximum,
     minimum,
     mul,
     reduce_add,
-    reduce_max,
     sub,
-    to_int,
-    two_sums,
 )
-from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, store_i8, store_i32, to_f32
-
-F4 = 4
-VECTOR = 64
-GROUP = 32  # activations that share a scale
-PAGE_SIZE = 32  # positions in a page of the KV cache
+from boli.cpu.simd import kernel, load, load_f32, store, store_f32, to_f32
+from boli.cpu.sizes import F4, VECTOR
 
 
 @kernel
@@ -71,41 +61,6 @@ def layer_norm(source, weight, bias, size, eps, destination):
 
 
 @kernel
-def quantize(source, columns, first, end, destination):
-    """One row to int8 in groups of 32: a ≈ scale · q with scale = max |a| / 127.
-
-    Writes the quants, then for groups of 32 the scales, sums Σ q and products scale · Σ q, then the
-    same three for groups of 16 (the scale repeated), which some weight formats need. `columns`, a
-    multiple of 32, is the length of the row; only groups `first … end - 1` are done.
-    """
-    groups = columns // GROUP
-    scales = destination + columns
-    halves = scales + 12 * groups
-    for group in range(first, end):
-        low = load(source + group * GROUP * F4)
-        high = load(source + group * GROUP * F4 + VECTOR)
-        largest = largest_magnitude(low, high)
-        scale = largest / to_f32(127)
-        inverse = broadcast(to_f32(127) / largest if largest > 0.0 else to_f32(0))
-        q_low, q_high = to_int(mul(low, inverse)), to_int(mul(high, inverse))
-        store_i8(destination + group * GROUP, q_low)
-        store_i8(destination + group * GROUP + 16, q_high)
-        both = two_sums(q_low, q_high)
-        sum_low, sum_high = low_i32(both), low_i32(both >> 32)
-        at = scales + F4 * group
-        store_f32(at, scale)
-        store_i32(at + F4 * groups, sum_low + sum_high)
-        store_f32(at + 2 * F4 * groups, scale * to_f32(sum_low + sum_high))
-        at = halves + 2 * F4 * group
-        store_f32(at, scale)
-        store_f32(at + F4, scale)
-        store_i32(at + 2 * F4 * groups, sum_low)
-        store_i32(at + 2 * F4 * groups + F4, sum_high)
-        store_f32(at + 4 * F4 * groups, scale * to_f32(sum_low))
-        store_f32(at + 4 * F4 * groups + F4, scale * to_f32(sum_high))
-
-
-@kernel
 def rotate(head, half, table):
     """RoPE (Su et al. 2021) in place, on pairs (i, i + half); `table` has half cosines, half sines."""
     whole = half // 16 * VECTOR
@@ -141,80 +96,6 @@ def copy(source, size, destination):
         store(destination + at, load(source + at))
     for at in range(whole, size * F4, F4):
         store_f32(destination + at, load_f32(source + at))
-
-
-@kernel
-def write_key(head, size, page, slot):
-    """Keys lie dimension by dimension, so that 16 positions fill a vector."""
-    for d in range(size):
-        store_f32(page + (d * PAGE_SIZE + slot) * F4, load_f32(head + d * F4))
-
-
-@kernel
-def write_value(head, size, size_padded, page, slot):
-    """Values lie position by position, behind the page's keys; padding is written as zeros."""
-    place = page + (size * PAGE_SIZE + slot * size_padded) * F4
-    copy(head, size, place)
-    for d in range(size, size_padded):
-        store_f32(place + d * F4, 0.0)
-
-
-@kernel
-def attend(
-    query, size, size_padded, scale, pages, cache, page_stride, position, window, scratch, destination
-):
-    """softmax(scale · q Kᵀ) V of one head of one row, over the pages of its sequence.
-
-    The cache is cut at absolute positions, 32 at a time, and the pieces are combined in order with
-    a running maximum (Milakov & Gimelshein 2018), all in float32. Pages before the window are not
-    read. `scratch` holds 32 probabilities and `size_padded` sums.
-    """
-    first = max(0, position - window + 1) if window > 0 else 0
-    sums = scratch + PAGE_SIZE * F4
-    for at in range(0, size_padded * F4, VECTOR):
-        store(sums + at, broadcast(0.0))
-    largest = to_f32(-1) / to_f32(0)  # minus infinity
-    total = broadcast(0.0)
-    factor = broadcast(scale)
-    for index in range(first // PAGE_SIZE, position // PAGE_SIZE + 1):
-        page = cache + load_i32(pages + index * 4) * page_stride
-        low = max(first - index * PAGE_SIZE, 0)
-        high = min(position + 1 - index * PAGE_SIZE, PAGE_SIZE)
-        # Two chains for each half, so that additions overlap.
-        a, b, c, d = broadcast(0.0), broadcast(0.0), broadcast(0.0), broadcast(0.0)
-        key = page
-        for dim in range(0, size - 1, 2):
-            q0, q1 = broadcast(load_f32(query + dim * F4)), broadcast(load_f32(query + dim * F4 + F4))
-            a = fma(q0, load(key), a)
-            b = fma(q0, load(key + VECTOR), b)
-            c = fma(q1, load(key + 2 * VECTOR), c)
-            d = fma(q1, load(key + 3 * VECTOR), d)
-            key += 4 * VECTOR
-        if size % 2 == 1:
-            q0 = broadcast(load_f32(query + (size - 1) * F4))
-            a = fma(q0, load(key), a)
-            b = fma(q0, load(key + VECTOR), b)
-        left = keep_lanes(mul(add(a, c), factor), low, high)
-        right = keep_lanes(mul(add(b, d), factor), low - 16, high - 16)
-        now = max(largest, reduce_max(maximum(left, right)))
-        left = exp(sub(left, broadcast(now)))
-        right = exp(sub(right, broadcast(now)))
-        store(scratch, left)
-        store(scratch + VECTOR, right)
-        shrink = exp(broadcast(largest - now))  # 0 on the first page
-        total = fma(total, shrink, add(left, right))
-        largest = now
-        values = page + size * PAGE_SIZE * F4
-        for at in range(0, size_padded * F4, VECTOR):
-            accumulated = mul(load(sums + at), shrink)
-            for slot in range(low, high):
-                weight = broadcast(load_f32(scratch + slot * F4))
-                accumulated = fma(weight, load(values + slot * size_padded * F4 + at), accumulated)
-            store(sums + at, accumulated)
-    inverse = broadcast(to_f32(1) / reduce_add(total))
-    for at in range(0, size_padded * F4, VECTOR):
-        store(sums + at, mul(load(sums + at), inverse))
-    copy(sums, size, destination)
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from llvmlite import ir
@@ -22,7 +23,9 @@ from boli.cpu.simd import (
     i32x16,
     i64,
     operation,
+    pointer,
     splat,
+    void,
 )
 
 
@@ -127,34 +130,26 @@ def largest_magnitude(b: Builder, x: Value, y: Value) -> Value:
     return b.bitcast(most, F32)
 
 
-@operation(i64, i32x16, i32x16)
-def two_sums(b: Builder, x: Value, y: Value) -> Value:
-    """Both vectors' sums in one tree: that of `x` in the lower half of the result, of `y` in the upper."""
-    lanes = ir.VectorType(I32, LANES)
-
-    def take(u: Value, v: Value, order: list[int]) -> Value:
-        return b.shuffle_vector(u, v, ir.Constant(lanes, order))
-
-    first = [*range(8), *range(16, 24)]  # the first halves of both
-    total = b.add(take(x, y, first), take(x, y, [n + 8 for n in first]))
-    for width in (4, 2, 1):
-        total = b.add(total, take(total, total, [n ^ width for n in range(LANES)]))
-    low = b.zext(b.extract_element(total, ir.Constant(I32, 0)), I64)
-    high = b.zext(b.extract_element(total, ir.Constant(I32, 8)), I64)
-    return b.or_(low, b.shl(high, ir.Constant(I64, 32)))
+@operation(i64, i32x16)
+def sum_of(b: Builder, x: Value) -> Value:
+    """The sum of all lanes."""
+    return b.sext(b.call(declare(b, "llvm.vector.reduce.add.v16i32", I32, I32X16), [x]), I64)
 
 
-@operation(i64, i64)
-def low_i32(b: Builder, x: Value) -> Value:
-    """The lower half of an int64, as a signed number."""
-    return b.sext(b.trunc(x, I32), I64)
+@operation(i32x16, i32x16, i32x16)
+def add_int(b: Builder, x: Value, y: Value) -> Value:
+    """`x + y`."""
+    return b.add(x, y)
 
 
 @operation(i32x16, f32x16)
-def to_int(b: Builder, x: Value) -> Value:
-    """Rounds to the nearest integer, ties to even; NaN becomes 0."""
-    nearest = b.call(declare(b, "llvm.rint.v16f32", F32X16, F32X16), [x])
-    return b.call(declare(b, "llvm.fptosi.sat.v16i32.v16f32", I32X16, F32X16), [nearest])
+def small_int(b: Builder, x: Value) -> Value:
+    """The nearest integer of numbers below 2²² in magnitude, ties to even; of others anything.
+
+    Adding 1.5 · 2²³ leaves no bits behind the point, so the sum's low bits are the integer.
+    """
+    shifted = b.fadd(x, ir.Constant(F32X16, [12582912.0] * LANES))
+    return b.sub(b.bitcast(shifted, I32X16), ir.Constant(I32X16, [0x4B400000] * LANES))
 
 
 @operation(f32x16, f32x16)
@@ -185,3 +180,56 @@ def exp(b: Builder, x: Value) -> Value:
     exponent = b.shl(b.bitcast(shifted, I32X16), ir.Constant(I32X16, [23] * LANES))
     power = b.bitcast(b.add(exponent, ir.Constant(I32X16, [127 << 23] * LANES)), F32X16)
     return b.select(b.fcmp_ordered("<", x, low), vector(0.0), b.fmul(p, power))
+
+
+# --- bfloat16: the upper half of a float32, rounded ----------------------------------------------
+
+
+@operation(i64, f32)
+def round_to_bf16(b: Builder, x: Value) -> Value:
+    """The 16 bits of the nearest bfloat16, ties to even; infinity and the machine's NaN stay."""
+    bits = b.bitcast(x, I32)
+    even = b.and_(b.lshr(bits, ir.Constant(I32, 16)), ir.Constant(I32, 1))
+    rounded = b.add(bits, b.add(even, ir.Constant(I32, 0x7FFF)))
+    return b.zext(b.lshr(rounded, ir.Constant(I32, 16)), I64)
+
+
+@operation(i64, f32)
+def round_to_i8(b: Builder, x: Value) -> Value:
+    """The nearest integer, ties to even, within -127 … 127; NaN becomes 0."""
+    nearest = b.call(declare(b, "llvm.rint.f32", F32, F32), [x])
+    for sign, beyond in ((1.0, ">"), (-1.0, "<")):
+        bound = ir.Constant(F32, sign * 127)
+        nearest = b.select(b.fcmp_ordered(beyond, nearest, bound), bound, nearest)
+    known = b.select(b.fcmp_ordered("ord", x, x), nearest, ir.Constant(F32, 0.0))
+    return b.fptosi(known, I64)
+
+
+@operation(f32, f32)
+def finite(b: Builder, x: Value) -> Value:
+    """The nearest number that bfloat16 holds a finite neighbour of; NaN becomes 0."""
+    most = 3.38e38
+    for sign, above in ((1, ">"), (-1, "<")):
+        bound = ir.Constant(F32, struct.unpack("f", struct.pack("f", sign * most))[0])
+        x = b.select(b.fcmp_ordered(above, x, bound), bound, x)
+    return b.select(b.fcmp_ordered("ord", x, x), x, ir.Constant(F32, 0.0))
+
+
+@operation(f32, f32x16)
+def first_lane(b: Builder, x: Value) -> Value:
+    """Lane 0."""
+    return b.extract_element(x, ir.Constant(I32, 0))
+
+
+@operation(f32x16, f32x16)
+def nearest_bf16(b: Builder, x: Value) -> Value:
+    """Each lane rounded to a bfloat16, halves away from zero, still as float32."""
+    bits = b.add(b.bitcast(x, I32X16), ir.Constant(I32X16, [0x8000] * LANES))
+    return b.bitcast(b.and_(bits, ir.Constant(I32X16, [0xFFFF0000] * LANES)), F32X16)
+
+
+@operation(void, i64, f32x16, f32x16)
+def store_pairs(b: Builder, address: Value, low: Value, high: Value) -> Value:
+    """16 pairs of bfloat16 out of lanes that are rounded already."""
+    below = b.lshr(b.bitcast(low, I32X16), ir.Constant(I32X16, [16] * LANES))
+    return b.store(b.or_(below, b.bitcast(high, I32X16)), pointer(b, address, I32X16), align=4)

@@ -4,43 +4,42 @@ Thirty-two rows of a matrix make a block: two vectors of 16 lanes, one lane an o
 one contiguous stream in the order in which it is read, and so is the whole matrix:
 
     float layouts    for each input k: 32 numbers, one a row
-    integer layouts  for each group of inputs (32 or 16): the quants, then 32 scales, then 32 minimums
+    pair layouts     for each two inputs: 32 pairs of bfloat16, one pair a row
+    integer layouts  for each 32 inputs: the quants, the scales, the minimums
 
-Quants are unsigned bytes or nibbles, four inputs deep: one 64-byte vector holds inputs k … k+3 of
-16 rows, the next one those of the other 16 rows. Of nibbles, the low halves are inputs k … k+3 and
-the high halves k+4 … k+7.
+Quants are unsigned, four inputs deep: 64 bytes hold inputs k … k+3 of 16 rows, one byte each; the
+next 64 bytes those of the other 16 rows. With fewer bits, a byte holds inputs that are 4 apart, the
+lowest bits the first; the fifth and sixth bit, and the third, lie in planes behind, 64 bits to each
+64 quants, as AVX-512 wants its masks.
 
     weight = scale * (quant - zero) + minimum
 
 which is exact: a packed matrix holds the same numbers as the file, at the same number of bits.
-`zero` is one integer for the whole matrix; it makes signed quants unsigned.
+Scales of K-quants stay what they are in the file: products of a half for 256 inputs and an integer.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import numpy.typing as npt
-
-from boli.formats.numbers import Groups, groups
-
-if TYPE_CHECKING:
-    from boli.formats.checkpoint import Matrix
+from typing import Literal
 
 LANES = 16
 VECTORS = 2
 ROWS_PER_BLOCK = LANES * VECTORS
+GROUP = 32  # inputs of one step of an integer layout, and activations that share a scale
+SUPER = 8  # steps that share the half-precision factor of their scales
+QUADS = GROUP // 4
+LINE = LANES * 4  # bytes of four inputs of 16 rows
 
-Bytes = npt.NDArray[np.uint8]
+Encoding = Literal["int8", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
 class FloatLayout:
-    """Weights kept as floating-point numbers of `element` type."""
+    """Weights kept as floating-point numbers; the kernel multiplies them in float32."""
 
-    element: Literal["f32", "f16", "bf16"]
+    element: Literal["f32", "f16"]
+    encoding: Encoding = "float32"
 
     @property
     def name(self) -> str:
@@ -54,72 +53,143 @@ class FloatLayout:
 
     def depth(self, columns: int) -> int:
         """Steps of the inner loop: one an input."""
-        return columns
+        return padded(columns, GROUP)
 
     def block_bytes(self, columns: int) -> int:
         """Bytes of a block."""
-        return columns * ROWS_PER_BLOCK * self.element_bytes
+        return self.depth(columns) * ROWS_PER_BLOCK * self.element_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class IntLayout:
-    """Weights kept as `bits`-bit integers with one scale for each `group` inputs of a row."""
+class PairLayout:
+    """Weights kept as bfloat16, multiplied two at a time by bfloat16 activations."""
 
-    bits: Literal[4, 8]
-    group: Literal[16, 32]
-    minimum: bool
-    scale: Literal["f16", "f32"]
+    encoding: Encoding = "bfloat16"
 
     @property
     def name(self) -> str:
         """Names the compiled kernel."""
-        return f"q{self.bits}g{self.group}{'m' if self.minimum else ''}{self.scale}"
-
-    @property
-    def quant_bytes(self) -> int:
-        """Bytes of one group's quants in a block."""
-        return ROWS_PER_BLOCK * self.group * self.bits // 8
-
-    @property
-    def scale_bytes(self) -> int:
-        """Bytes of a block's scales for one group."""
-        return ROWS_PER_BLOCK * (2 if self.scale == "f16" else 4)
-
-    @property
-    def group_bytes(self) -> int:
-        """Bytes of one group in a block: quants, scales, minimums."""
-        return self.quant_bytes + self.scale_bytes * (2 if self.minimum else 1)
+        return "bf16"
 
     def depth(self, columns: int) -> int:
-        """Steps of the inner loop: one a group. Columns are padded to a multiple of 32."""
-        return padded(columns, 32) // self.group
+        """Steps of the inner loop: one for two inputs."""
+        return padded(columns, GROUP) // 2
 
     def block_bytes(self, columns: int) -> int:
         """Bytes of a block."""
-        return self.depth(columns) * self.group_bytes
+        return self.depth(columns) * ROWS_PER_BLOCK * 4
 
 
-Layout = FloatLayout | IntLayout
+@dataclass(frozen=True, slots=True)
+class IntLayout:
+    """Weights kept as `bits`-bit integers with one scale for each `group` inputs of a row.
 
-# What each number format becomes, and its zero. Scales stay in 16 bits where they are exact there;
-# the K-quants' scales are products of a half and a 6-bit integer, so they need float32.
-LAYOUTS: dict[str, tuple[Layout, int]] = {
-    "F32": (FloatLayout("f32"), 0),
-    "F16": (FloatLayout("f16"), 0),
-    "BF16": (FloatLayout("bf16"), 0),
-    "Q4_0": (IntLayout(4, 32, False, "f16"), 8),
-    "Q4_1": (IntLayout(4, 32, True, "f16"), 0),
-    "Q5_0": (IntLayout(8, 32, False, "f16"), 128),
-    "Q5_1": (IntLayout(8, 32, True, "f16"), 0),
-    "Q8_0": (IntLayout(8, 32, False, "f16"), 128),
-    "Q2_K": (IntLayout(4, 16, True, "f32"), 0),
-    "Q3_K": (IntLayout(4, 16, False, "f32"), 4),
-    "Q4_K": (IntLayout(4, 32, True, "f32"), 0),
-    "Q5_K": (IntLayout(8, 32, True, "f32"), 0),
-    "Q6_K": (IntLayout(8, 16, False, "f32"), 128),
-    "IQ4_NL": (IntLayout(8, 32, False, "f16"), 128),
-    "IQ4_XS": (IntLayout(8, 32, False, "f32"), 128),
-    "MXFP4": (IntLayout(8, 32, False, "f32"), 128),
+    Attributes:
+        bits: Bits of a quant.
+        group: Inputs that share a scale.
+        minimum: Whether a group has a minimum; then `zero` is 0.
+        scale: Scales as half or single floats, or as products of a half and a signed or unsigned byte.
+        zero: What is taken off each quant, a power of two or 0.
+    """
+
+    bits: Literal[2, 3, 4, 5, 6, 8]
+    group: Literal[16, 32]
+    minimum: bool
+    scale: Literal["f16", "f32", "i8", "u8"]
+    zero: int = 0
+    encoding: Encoding = "int8"
+
+    @property
+    def name(self) -> str:
+        """Names the compiled kernel."""
+        return f"q{self.bits}g{self.group}{'m' if self.minimum else ''}{self.scale}z{self.zero}"
+
+    @property
+    def base(self) -> int:
+        """Bits that lie together in bytes."""
+        return 8 if self.bits == 8 else 4 if self.bits >= 4 else 2
+
+    @property
+    def planes(self) -> int:
+        """Bits that lie in planes of their own."""
+        return self.bits - self.base
+
+    @property
+    def parts(self) -> int:
+        """Groups in a step."""
+        return GROUP // self.group
+
+    @property
+    def quant_bytes(self) -> int:
+        """Bytes of a step's quants without planes."""
+        return ROWS_PER_BLOCK * GROUP * self.base // 8
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of a step's planes."""
+        return ROWS_PER_BLOCK * GROUP // 8 * self.planes
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of one scale."""
+        return {"f16": 2, "f32": 4, "i8": 1, "u8": 1}[self.scale]
+
+    @property
+    def has_factor(self) -> bool:
+        """Whether scales (and minimums) are products with a half for 256 inputs."""
+        return self.scale in ("i8", "u8")
+
+    @property
+    def columns(self) -> int:
+        """How many columns of numbers belong to a group: a scale, and perhaps a minimum."""
+        return 2 if self.minimum else 1
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of 32 inputs of a block: quants, planes, scales, minimums."""
+        numbers = self.parts * self.columns * ROWS_PER_BLOCK * self.scale_bytes
+        return self.quant_bytes + self.plane_bytes + numbers
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes in front of 256 inputs of a block: the halves."""
+        return self.columns * ROWS_PER_BLOCK * 2 if self.has_factor else 0
+
+    def depth(self, columns: int) -> int:
+        """Steps of the inner loop: one for 32 inputs, whole eights where they share a half."""
+        return padded(columns, GROUP * SUPER if self.has_factor else GROUP) // GROUP
+
+    def block_bytes(self, columns: int) -> int:
+        """Bytes of a block."""
+        depth = self.depth(columns)
+        return depth * self.step_bytes + depth // SUPER * self.factor_bytes
+
+    @property
+    def panel(self) -> IntLayout:
+        """What a block becomes when it is unpacked for many rows: bytes, and scales as float32."""
+        return IntLayout(8, self.group, self.minimum, "f32", self.zero)
+
+
+Layout = FloatLayout | PairLayout | IntLayout
+
+# What each number format becomes. Codebook formats (IQ4, MXFP4) become bytes.
+LAYOUTS: dict[str, Layout] = {
+    "F32": FloatLayout("f32"),
+    "F16": FloatLayout("f16"),
+    "BF16": PairLayout(),
+    "Q4_0": IntLayout(4, 32, False, "f16", 8),
+    "Q4_1": IntLayout(4, 32, True, "f16"),
+    "Q5_0": IntLayout(5, 32, False, "f16", 16),
+    "Q5_1": IntLayout(5, 32, True, "f16"),
+    "Q8_0": IntLayout(8, 32, False, "f16", 128),
+    "Q2_K": IntLayout(2, 16, True, "u8"),
+    "Q3_K": IntLayout(3, 16, False, "i8", 4),
+    "Q4_K": IntLayout(4, 32, True, "u8"),
+    "Q5_K": IntLayout(5, 32, True, "u8"),
+    "Q6_K": IntLayout(6, 16, False, "i8", 32),
+    "IQ4_NL": IntLayout(8, 32, False, "f16", 128),
+    "IQ4_XS": IntLayout(8, 32, False, "i8", 128),
+    "MXFP4": IntLayout(8, 32, False, "f32", 128),
 }
 
 
@@ -131,113 +201,3 @@ def padded(size: int, multiple: int) -> int:
 def packed_bytes(layout: Layout, rows: int, columns: int) -> int:
     """Bytes of a packed matrix; rows are padded to whole blocks."""
     return padded(rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK * layout.block_bytes(columns)
-
-
-def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: int | None = None) -> None:
-    """Packs rows `first_row … end_row - 1` of a matrix, in canonical order.
-
-    Args:
-        destination: uint8, `packed_bytes` long; every byte is written.
-        matrix: The matrix as the file has it.
-        first_row: Where to start; a fused matrix is packed in parts.
-        end_row: Where to end, or None for all.
-    """
-    layout, zero = LAYOUTS[matrix.format.name]
-    end = matrix.rows if end_row is None else end_row
-    block_bytes = layout.block_bytes(matrix.columns)
-    # A few hundred blocks at a time: the working copies stay in the cache and memory stays bounded.
-    blocks_at_once = max(1, (1 << 20) // (ROWS_PER_BLOCK * max(matrix.columns, 1)))
-    for block in range(0, padded(end - first_row, ROWS_PER_BLOCK) // ROWS_PER_BLOCK, blocks_at_once):
-        start = first_row + block * ROWS_PER_BLOCK
-        stop = min(start + blocks_at_once * ROWS_PER_BLOCK, end)
-        rows = (
-            matrix.data[start:stop] if matrix.row_order is None else matrix.data[matrix.row_order[start:stop]]
-        )
-        count = padded(stop - start, ROWS_PER_BLOCK) // ROWS_PER_BLOCK
-        part = destination[block * block_bytes : (block + count) * block_bytes].reshape(count, block_bytes)
-        if isinstance(layout, FloatLayout):
-            _pack_float(part, rows, layout, matrix.columns)
-        else:
-            _pack_groups(part, groups(rows, matrix.format, matrix.columns), layout, zero)
-
-
-def _pack_float(part: Bytes, rows: Bytes, layout: FloatLayout, columns: int) -> None:
-    """Rows of numbers, transposed."""
-    element = np.dtype(np.float32) if layout.element == "f32" else np.dtype(np.uint16)
-    numbers = np.ascontiguousarray(rows).view(element).reshape(len(rows), columns)
-    full = _whole_blocks(numbers).reshape(len(part), ROWS_PER_BLOCK, columns)
-    part.view(element).reshape(len(part), columns, ROWS_PER_BLOCK)[...] = full.transpose(0, 2, 1)
-
-
-def _pack_groups(part: Bytes, source: Groups, layout: IntLayout, zero: int) -> None:
-    """Quants four inputs deep, then scales, then minimums, group by group."""
-    count, depth = len(part), part.shape[1] // layout.group_bytes
-    columns = depth * layout.group
-    # Rows and columns that pad the matrix get scale 0 and minimum 0, so their quants do not matter.
-    quants = np.zeros((count * ROWS_PER_BLOCK, columns), np.uint8)
-    np.add(
-        source.quants, zero, out=quants[: len(source.quants), : source.quants.shape[1]], casting="unsafe",
-        dtype=np.int16,
-    )  # fmt: skip
-    quads = quants.view(np.uint32).reshape(count, ROWS_PER_BLOCK, depth, layout.group // 4)
-    if layout.bits == 4:
-        quads = np.bitwise_or(quads[..., 0::2], quads[..., 1::2] << np.uint32(4))
-    stream = part.reshape(count, depth, layout.group_bytes)
-    end = layout.quant_bytes
-    target = stream[..., :end].view(np.uint32).reshape(count, depth, quads.shape[3], ROWS_PER_BLOCK)
-    target[...] = quads.transpose(0, 2, 3, 1)  # rows innermost: 16, then the other 16
-    number = np.dtype(np.float16 if layout.scale == "f16" else np.float32)
-    for values in (source.scales, source.minimums):
-        if values is None:
-            continue
-        full = np.zeros((count * ROWS_PER_BLOCK, depth), np.float32)
-        full[: len(values), : values.shape[1]] = values
-        place = stream[..., end : end + layout.scale_bytes].view(number)
-        place[...] = full.reshape(count, ROWS_PER_BLOCK, depth).transpose(0, 2, 1)
-        end += layout.scale_bytes
-
-
-def _whole_blocks(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Rows, padded with zeros to whole blocks."""
-    missing = -len(rows) % ROWS_PER_BLOCK
-    if not missing:
-        return rows
-    return np.concatenate([rows, np.zeros((missing, rows.shape[1]), rows.dtype)])
-
-
-def unpacked(packed: Bytes, layout: Layout, zero: int, rows: int, columns: int) -> npt.NDArray[np.float32]:
-    """What a packed matrix says, as float32 `[rows, columns]`: the oracle of the packers and kernels."""
-    count = padded(rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK
-    if isinstance(layout, FloatLayout):
-        kind = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}[layout.element]
-        values = packed.view(kind).reshape(count, columns, ROWS_PER_BLOCK).transpose(0, 2, 1)
-        if layout.element == "bf16":
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        return np.ascontiguousarray(values.reshape(-1, columns)[:rows].astype(np.float32))
-    depth = layout.depth(columns)
-    stream = packed.reshape(count, depth, layout.group_bytes)
-    quads = np.ascontiguousarray(stream[..., : layout.quant_bytes]).reshape(
-        count, depth, -1, ROWS_PER_BLOCK, 4
-    )
-    if layout.bits == 4:
-        quads = np.stack([quads & 15, quads >> 4], axis=3).reshape(count, depth, -1, ROWS_PER_BLOCK, 4)
-    quants = quads.transpose(0, 3, 1, 2, 4).reshape(count * ROWS_PER_BLOCK, depth, layout.group)
-    number = np.float16 if layout.scale == "f16" else np.float32
-    tail = np.ascontiguousarray(stream[..., layout.quant_bytes :]).view(number).astype(np.float32)
-    scales = tail[..., :ROWS_PER_BLOCK].transpose(0, 2, 1).reshape(-1, depth, 1)
-    result = scales * (quants.astype(np.float32) - np.float32(zero))
-    if layout.minimum:
-        result = result + tail[..., ROWS_PER_BLOCK:].transpose(0, 2, 1).reshape(-1, depth, 1)
-    return np.ascontiguousarray(result.reshape(count * ROWS_PER_BLOCK, -1)[:rows, :columns], np.float32)
-
-
-__all__ = [
-    "LAYOUTS",
-    "FloatLayout",
-    "IntLayout",
-    "Layout",
-    "pack_into",
-    "packed_bytes",
-    "padded",
-    "unpacked",
-]

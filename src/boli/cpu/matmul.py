@@ -1,10 +1,12 @@
-"""Matrix products and embedding look-ups, one pair of compiled functions a packed layout.
+"""Matrix products and embedding look-ups, compiled functions for each packed layout.
 
-    project   y[m, n] (+)= Σ_k w[n, k] a[m, k]   for a range of blocks of 16 outputs n
+    project   y[m, n] (+)= Σ_k w[n, k] a[m, k]   for a range of blocks of 32 outputs n
+    gemm      the same for one block that was unpacked to bytes, for many rows
     look_up   one row of the matrix, as float32: the embedding of a token
 
-Threads split the blocks among themselves; each thread reads its own weights once for every four
-rows. The tile sizes are a matter of speed only (see `tiles.py`: one arithmetic per row).
+Up to four rows read the packed weights themselves. For more rows a block of integers is unpacked
+once, into a panel that stays in the cache, and multiplied with all rows. Tile sizes and panels are
+a matter of speed only (see `tiles.py`: one arithmetic per row).
 """
 
 from __future__ import annotations
@@ -14,100 +16,157 @@ from typing import Any
 from numba import njit
 
 from boli.cpu import simd
-from boli.cpu.layouts import LANES, ROWS_PER_BLOCK, VECTORS, FloatLayout, IntLayout, Layout
-from boli.cpu.simd import load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
-from boli.cpu.tiles import float_tile, int_tile
+from boli.cpu.layouts import (
+    GROUP,
+    LANES,
+    LINE,
+    ROWS_PER_BLOCK,
+    VECTORS,
+    IntLayout,
+    Layout,
+    PairLayout,
+)
+from boli.cpu.simd import function_call, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
+from boli.cpu.sizes import LARGEST_TILE, RECORD
+from boli.cpu.tiles import int_tile, product_tile, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
-VECTOR_BYTES = 64
-LINE = VECTORS * VECTOR_BYTES
+
+call_gemm = function_call(7)
+
+
+def _tile(layout: Layout, rows: int) -> Any:
+    """A tile with the arguments of an integer tile, whatever the layout."""
+    if isinstance(layout, IntLayout):
+        return int_tile(layout, rows)
+    tile, stride = product_tile(layout.name, rows), layout.block_bytes(GROUP) // layout.depth(GROUP)
+
+    @njit(inline="always")
+    def adapted(weights, depth, activations, y, y_stride, accumulate):
+        tile(weights, stride, depth, activations, y, y_stride, accumulate)
+
+    return adapted
+
+
+def _row_bytes(layout: Layout) -> int:
+    """Bytes of activations of one row for one step of depth."""
+    return RECORD if isinstance(layout, IntLayout) else 4
+
+
+def gemm(layout: Layout) -> Any:
+    """One block of weights times any number of rows, tile after tile.
+
+    Its arguments, all int64: `weights, depth, activations, y, y_stride, rows, accumulate`.
+    """
+    one, two, four, six = (_tile(layout, rows) for rows in (1, 2, 4, LARGEST_TILE))
+    row_bytes = _row_bytes(layout)
+
+    def run(weights, depth, activations, y, y_stride, rows, accumulate):
+        row = 0
+        while rows - row >= LARGEST_TILE:
+            at = activations + row * depth * row_bytes
+            six(weights, depth, at, y + row * y_stride, y_stride, accumulate)
+            row += LARGEST_TILE
+        if rows - row >= 4:
+            at = activations + row * depth * row_bytes
+            four(weights, depth, at, y + row * y_stride, y_stride, accumulate)
+            row += 4
+        elif rows - row >= 2:
+            at = activations + row * depth * row_bytes
+            two(weights, depth, at, y + row * y_stride, y_stride, accumulate)
+            row += 2
+        if row < rows:
+            at = activations + row * depth * row_bytes
+            one(weights, depth, at, y + row * y_stride, y_stride, accumulate)
+
+    return run
 
 
 def project(layout: Layout) -> Any:
     """The matrix product of one layout, as a Python function for Numba to compile.
 
-    Its arguments, all int64: `weights, block_stride, depth, zero, activations, meta, row_stride,
-    y, y_stride, rows, first_block, end_block, accumulate`. Float layouts ignore `zero` and `meta`.
+    Its arguments, all int64: `weights, block_stride, depth, activations, y, y_stride, rows,
+    first_block, end_block, accumulate, panel, gemm`: `panel` is scratch memory for an unpacked
+    block, `gemm` the address of the compiled `gemm` of the panel's layout.
     """
-    tile_1, tile_2, tile_4 = _tile(layout, 1), _tile(layout, 2), _tile(layout, 4)
+    one, two, three, four = (_tile(layout, rows) for rows in (1, 2, 3, 4))
+    many = _many(layout)
 
     def run(
-        weights, block_stride, depth, zero, activations, meta, row_stride,
-        y, y_stride, rows, first_block, end_block, accumulate,
+        weights, block_stride, depth, activations, y, y_stride, rows,
+        first_block, end_block, accumulate, panel, gemm,
     ):  # fmt: skip
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            row = 0
-            while row < rows:
-                a = activations + row * row_stride
-                m = meta + row * row_stride
-                o = out + row * y_stride
-                if rows - row >= 4:
-                    tile_4(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    row += 4
-                elif rows - row >= 2:
-                    tile_2(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    row += 2
-                else:
-                    tile_1(w, depth, zero, a, row_stride, m, o, y_stride, accumulate)
-                    row += 1
+            if rows == 1:
+                one(w, depth, activations, out, y_stride, accumulate)
+            elif rows == 2:
+                two(w, depth, activations, out, y_stride, accumulate)
+            elif rows == 3:
+                three(w, depth, activations, out, y_stride, accumulate)
+            elif rows == 4:
+                four(w, depth, activations, out, y_stride, accumulate)
+            else:
+                many(w, depth, panel)
+                from_panel = panel if isinstance_int else w
+                call_gemm(gemm, from_panel, depth, activations, out, y_stride, rows, accumulate)
 
+    isinstance_int = isinstance(layout, IntLayout)
     return run
 
 
-def _tile(layout: Layout, rows: int) -> Any:
-    """A tile with the arguments of an integer tile; float tiles ignore two of them."""
+def _many(layout: Layout) -> Any:
+    """What makes a block ready for many rows; floats are ready."""
     if isinstance(layout, IntLayout):
-        return int_tile(layout, rows)
-    tile = float_tile(layout, rows)
+        return unpack_tile(layout)
 
     @njit(inline="always")
-    def adapted(weights, depth, zero, activations, row_stride, meta, y, y_stride, accumulate):
-        tile(weights, depth, activations, row_stride, y, y_stride, accumulate)
+    def ready(weights, depth, panel):
+        pass
 
-    return adapted
+    return ready
 
 
 def look_up(layout: Layout) -> Any:
     """The embedding look-up of one layout, as a Python function for Numba to compile.
 
-    Its arguments, all int64: `weights, block_stride, columns, zero, row, destination`; it writes
-    `columns` float32.
+    Its arguments, all int64: `weights, block_stride, depth, row, columns, destination, panel`; it
+    writes `columns` float32.
     """
-    if isinstance(layout, FloatLayout):
-        element_bytes = layout.element_bytes
-        read = {"f32": load_f32, "f16": load_f16_scalar, "bf16": load_bf16_scalar}[layout.element]
+    if isinstance(layout, IntLayout):
+        return _look_up_integers(layout)
+    is_pair = isinstance(layout, PairLayout)
+    size = 2 if is_pair else layout.element_bytes  # type: ignore[union-attr]
+    read = {2: load_bf16_scalar if is_pair else load_f16_scalar, 4: load_f32}[size]
+    per_step = 2 if is_pair else 1
 
-        def run_float(weights, block_stride, columns, zero, row, destination):
-            start = weights + (row // ROWS_PER_BLOCK) * block_stride + (row % ROWS_PER_BLOCK) * element_bytes
-            for k in range(columns):
-                store_f32(destination + 4 * k, read(start + k * ROWS_PER_BLOCK * element_bytes))
-
-        return run_float
-
-    group, bits, has_minimum = layout.group, layout.bits, layout.minimum
-    group_bytes, quant_bytes, scale_bytes = layout.group_bytes, layout.quant_bytes, layout.scale_bytes
-    number_bytes = 2 if layout.scale == "f16" else 4
-    number = load_f16_scalar if layout.scale == "f16" else load_f32
-
-    def run_int(weights, block_stride, columns, zero, row, destination):
-        start = weights + (row // ROWS_PER_BLOCK) * block_stride
-        within = row % ROWS_PER_BLOCK
-        # Vectors of 16 rows take turns, four bytes a row.
-        place_in_line = (within // LANES) * VECTOR_BYTES + within % LANES * 4
+    def run(weights, block_stride, depth, row, columns, destination, panel):
+        start = weights + (row // ROWS_PER_BLOCK) * block_stride + (row % ROWS_PER_BLOCK) * size * per_step
         for k in range(columns):
-            place = start + (k // group) * group_bytes
-            inner = k % group
-            if bits == 8:
-                quant = load_u8(place + (inner // 4) * LINE + place_in_line + inner % 4)
-            else:
-                quant = load_u8(place + (inner // 8) * LINE + place_in_line + inner % 4)
-                quant = (quant >> 4) if inner % 8 >= 4 else (quant & 15)
-            scales = place + quant_bytes + within * number_bytes
-            value = number(scales) * simd.to_f32(quant - zero)
-            if has_minimum:
-                value += number(scales + scale_bytes)
+            place = start + (k // per_step) * ROWS_PER_BLOCK * size * per_step + (k % per_step) * size
+            store_f32(destination + 4 * k, read(place))
+
+    return run
+
+
+def _look_up_integers(layout: IntLayout) -> Any:
+    """Unpacks the row's block, and takes the row out: its neighbours cost next to nothing."""
+    unpack, panel_layout = unpack_tile(layout), layout.panel
+    step_bytes, quant_bytes = panel_layout.step_bytes, panel_layout.quant_bytes
+    parts, group, zero, minimum = layout.parts, layout.group, layout.zero, layout.minimum
+
+    def run(weights, block_stride, depth, row, columns, destination, panel):
+        unpack(weights + (row // ROWS_PER_BLOCK) * block_stride, depth, panel)
+        within = row % ROWS_PER_BLOCK
+        place_in_line = (within // LANES) * LINE + within % LANES * 4
+        for k in range(columns):
+            step = panel + (k // GROUP) * step_bytes
+            quant = load_u8(step + (k % GROUP) // 4 * VECTORS * LINE + place_in_line + k % 4)
+            scale = step + quant_bytes + ((k % GROUP) // group * ROWS_PER_BLOCK + within) * 4
+            value = load_f32(scale) * simd.to_f32(quant - zero)
+            if minimum:
+                value += load_f32(scale + parts * ROWS_PER_BLOCK * 4)
             store_f32(destination + 4 * k, value)
 
-    return run_int
+    return run

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from boli.cpu import plan as p
 from boli.cpu.compiler import Unit
-from boli.cpu.layouts import LAYOUTS, ROWS_PER_BLOCK, IntLayout, Layout, pack_into, packed_bytes, padded
+from boli.cpu.layouts import LAYOUTS, ROWS_PER_BLOCK, IntLayout, Layout, packed_bytes, padded
+from boli.cpu.packers import pack_into
 from boli.errors import NumericError
 
 if TYPE_CHECKING:
@@ -28,26 +29,39 @@ Floats = npt.NDArray[np.float32]
 
 def project_unit(layout: Layout) -> Unit:
     """The compiled matrix product of a layout."""
+    return _unit("project", layout, 12)
 
-    def source() -> Callable[..., Any]:
-        from boli.cpu import matmul  # noqa: PLC0415  imports Numba
 
-        function: Callable[..., Any] = matmul.project(layout)
-        return function
-
-    return Unit(f"project_{layout.name}", 13, source)
+def gemm_unit(layout: Layout) -> Unit:
+    """The compiled product with many rows: of the layout itself, or of its panel."""
+    return _unit("gemm", layout.panel if isinstance(layout, IntLayout) else layout, 7)
 
 
 def look_up_unit(layout: Layout) -> Unit:
     """The compiled embedding look-up of a layout."""
+    return _unit("look_up", layout, 7)
 
+
+def attend_unit(kv_type: str) -> Unit:
+    """The compiled attention over one type of KV cache."""
+
+    def source() -> Callable[..., Any]:
+        from boli.cpu import attention  # noqa: PLC0415  imports Numba
+
+        made: Callable[..., Any] = attention.attend(kv_type)
+        return made
+
+    return Unit(f"attend_{kv_type}", 11, source)
+
+
+def _unit(function: str, layout: Layout, arguments: int) -> Unit:
     def source() -> Callable[..., Any]:
         from boli.cpu import matmul  # noqa: PLC0415  imports Numba
 
-        function: Callable[..., Any] = matmul.look_up(layout)
-        return function
+        made: Callable[..., Any] = getattr(matmul, function)(layout)
+        return made
 
-    return Unit(f"look_up_{layout.name}", 6, source)
+    return Unit(f"{function}_{layout.name}", arguments, source)
 
 
 @dataclass(slots=True)
@@ -59,32 +73,35 @@ class PackedMatrix:
 
     name: str
     layout: Layout
-    zero: int
     rows: int
     columns: int
     bias: Floats | None
     data: Bytes
 
     @property
-    def is_int(self) -> int:
-        """1 if the matrix wants int8 activations, 0 if it wants floats."""
-        return int(isinstance(self.layout, IntLayout))
+    def wants(self) -> int:
+        """The encoding of activations that it is multiplied with, as a bit; and one for sums of halves."""
+        halves = isinstance(self.layout, IntLayout) and self.layout.parts == 2
+        return 1 << p.ENCODINGS[self.layout.encoding] | halves << len(p.ENCODINGS)
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of one block, unpacked for many rows."""
+        if not isinstance(self.layout, IntLayout):
+            return 0
+        return self.layout.depth(self.columns) * self.layout.panel.step_bytes
 
     def describe(self, row: Words, addresses: dict[str, int]) -> None:
         """Fills this matrix's row of the plan."""
-        columns = padded(self.columns, 32)
-        halves = isinstance(self.layout, IntLayout) and self.layout.group == 16
         values = {
             p.PROJECT: addresses[project_unit(self.layout).name],
+            p.GEMM: addresses[gemm_unit(self.layout).name],
             p.LOOK_UP: addresses.get(look_up_unit(self.layout).name, 0),
             p.DATA: self.data.ctypes.data,
             p.BLOCKS: padded(self.rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK,
             p.BLOCK_STRIDE: self.layout.block_bytes(self.columns),
             p.DEPTH: self.layout.depth(self.columns),
-            p.ZERO: self.zero,
-            p.IS_INT: self.is_int,
-            # Behind the int8 values come scales and sums for groups of 32, then for groups of 16.
-            p.META_OFFSET: columns + (columns // 32 * 12 if halves else 0),
+            p.ENCODING: p.ENCODINGS[self.layout.encoding] * p.WORD,
             p.BIAS: 0 if self.bias is None else self.bias.ctypes.data,
         }
         for field, value in values.items():
@@ -120,10 +137,9 @@ class Packer:
         key = weight.tied_to or weight.name, first, end
         if key not in self._packed:
             fmt = self._checkpoint.format_of(weight).name
-            layout, zero = LAYOUTS[fmt]
             values = None if bias is None else self.vector(bias, part)
             nothing = np.empty(0, np.uint8)
-            packed = PackedMatrix(key[0], layout, zero, end - first, weight.shape[1], values, nothing)
+            packed = PackedMatrix(key[0], LAYOUTS[fmt], end - first, weight.shape[1], values, nothing)
             self._packed[key] = packed
             self._wanted.setdefault(fmt, []).append((packed, weight, first))
         return self._packed[key]

@@ -13,44 +13,47 @@ WORD = 8
 (
     THREADS, CONTROL, LAYERS, LAYER_TABLE, LAYER_STRIDE,
     HIDDEN, HEADS, KV_HEADS, HEAD_DIM, HEAD_PADDED, ATTENTION_SCALE,
-    MAX_PAGES, PAGE_STRIDE, LAYER_KV_STRIDE, KV_CACHE,
+    MAX_PAGES, PAGE_STRIDE, HEAD_PAGE_BYTES, LAYER_KV_STRIDE, KV_CACHE, KV_TYPE, ATTEND,
     LAYER_NORM, NORM_EPS, ACTIVATION, GATED, QK_NORM, POST_NORMS,
     EMBEDDING, EMBEDDING_SCALE, POSITION_EMBEDDING,
-    FINAL_NORM, FINAL_NORM_BIAS, HEAD, HEAD_INT,
+    FINAL_NORM, FINAL_NORM_BIAS, HEAD, HEAD_WANTS,
     K_OFFSET, V_OFFSET,
-    X, X_STRIDE, NORMED, NORMED_STRIDE, QUANTS, QUANTS_STRIDE, QKV, QKV_STRIDE,
-    ATTENTION, ATTENTION_STRIDE, MLP, MLP_STRIDE, UP, BRANCH,
-    PRIVATE, PRIVATE_STRIDE, SCRATCH, SCRATCH_STRIDE,
+    X, X_STRIDE, QKV, QKV_STRIDE, ATTENTION, ATTENTION_STRIDE, MLP, UP, MLP_STRIDE, BRANCH,
+    PARTIALS, MAX_CHUNKS, RESULT_STRIDE,
+    INPUT, INNER, PRIVATE, SCRATCH, SCRATCH_STRIDE, PANELS, PANEL_BYTES, MLP_SHARE,
     # … and what changes with each step.
     ROWS, TOKEN_IDS, POSITIONS, SEQUENCES, PAGE_TABLES,
     OUTPUTS, OUTPUT_ROWS, LOGITS, LOGITS_STRIDE,
-) = range(0, 57 * WORD, WORD)  # fmt: skip
-HEADER_WORDS = 57
+) = range(0, 63 * WORD, WORD)  # fmt: skip
+HEADER_WORDS = 63
 
 # One layer.
 (
     ATTENTION_NORM, ATTENTION_NORM_BIAS, Q, K, V, ATTENTION_OUT, Q_NORM, K_NORM, POST_ATTENTION_NORM,
     MLP_NORM, MLP_NORM_BIAS, GATE, UP_MATRIX, DOWN, POST_MLP_NORM,
-    WINDOW, ROPE_TABLE, ROPE_HALF, QKV_INT, O_INT, MLP_INT, DOWN_INT,
+    WINDOW, ROPE_TABLE, ROPE_HALF, QKV_WANTS, OUT_WANTS, MLP_WANTS, DOWN_WANTS,
 ) = range(0, 22 * WORD, WORD)  # fmt: skip
 LAYER_WORDS = 22
 
 # One matrix.
-(
-    PROJECT, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ZERO, IS_INT, META_OFFSET, BIAS,
-) = range(0, 10 * WORD, WORD)  # fmt: skip
-MATRIX_WORDS = 10
+PROJECT, GEMM, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ENCODING, BIAS = range(0, 9 * WORD, WORD)
+MATRIX_WORDS = 9
+
+# Encodings of activations: their place in a table of three streams, and as a bit in what a stage wants.
+ENCODINGS = {"int8": 0, "float32": 1, "bfloat16": 2}
 
 # Threads: the control block, in bytes. Each on a cache line of its own; a mutex and a condition
 # variable take at most one line on the systems that boli knows.
-BARRIER, GO, STOP, SLEEPERS, MUTEX, CONDITION, PASSED = range(0, 7 * 64, 64)
-CACHE_LINE = 64  # behind PASSED: how many barriers each thread has passed, one line a thread
+BARRIER, GO, STOP, SLEEPERS, MUTEX, CONDITION, CLAIMS = range(0, 7 * 64, 64)
+CACHE_LINE = 64
+PASSED = CLAIMS + 4 * CACHE_LINE  # how many barriers each thread has passed, one line a thread
 
 # Values of ACTIVATION.
 SILU, GELU_TANH, GELU_ERF = 0, 1, 2
 
-# Up to this many rows, each thread prepares all of them for itself and a barrier is saved.
-REDUNDANT_ROWS = 4
+# Up to this many rows, each thread prepares all of them for itself and a barrier is saved; they make
+# one tile; and their attention is shared out in chunks of the cache.
+FEW_ROWS = 4
 
 # What the compiled entry is asked to do.
 STEP, WORK, PREPARE, END = range(4)

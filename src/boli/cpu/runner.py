@@ -11,23 +11,42 @@ import numpy.typing as npt
 
 from boli.cpu import compiler
 from boli.cpu import plan as p
-from boli.cpu.layouts import padded
-from boli.cpu.packing import PackedMatrix, Packer, Words, look_up_unit, project_unit, rope_table
+from boli.cpu.layouts import ROWS_PER_BLOCK, padded
+from boli.cpu.packing import (
+    PackedMatrix,
+    Packer,
+    Words,
+    attend_unit,
+    gemm_unit,
+    look_up_unit,
+    project_unit,
+    rope_table,
+)
+from boli.cpu.sizes import (
+    CHUNK,
+    HEAD_PADDING,
+    KV_TYPES,
+    PAGE_SIZE,
+    page_bytes,
+    result_bytes,
+    scratch_bytes,
+    stream_bytes,
+)
 from boli.cpu.team import Team, control_words
 
 if TYPE_CHECKING:
+    from boli.blueprint.config import Config
     from boli.engine.batch import Batch, Float32
     from boli.engine.ledger import Ledger
     from boli.formats.checkpoint import Checkpoint
 
-PAGE_SIZE = 32
 ACTIVATIONS = {"silu": p.SILU, "gelu_tanh": p.GELU_TANH, "gelu": p.GELU_ERF}
 
 
-def kv_cache_bytes(config: Any, num_pages: int) -> int:
-    """Bytes of the cache: float32 keys and values of `num_pages` pages of 32 positions."""
-    per_position = config.num_key_value_heads * (config.head_dim + padded(config.head_dim, 16)) * 4
-    return int(config.num_hidden_layers * num_pages * PAGE_SIZE * per_position)
+def kv_cache_bytes(config: Config, num_pages: int, kv_type: str = "bf16") -> int:
+    """Bytes of the cache: keys and values of `num_pages` pages of 32 positions, of all layers."""
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    return heads * num_pages * page_bytes(kv_type, padded(config.head_dim, HEAD_PADDING))
 
 
 class CpuRunner:
@@ -41,6 +60,7 @@ class CpuRunner:
         max_rows: How many tokens a step may have.
         threads: How many threads share a step.
         context: How many positions a sequence may have.
+        kv_type: What keys and values are kept as: `bf16`, `int8` or `f32`.
         progress: Told, in a line, what takes long.
 
     Raises:
@@ -60,11 +80,12 @@ class CpuRunner:
         max_rows: int,
         threads: int,
         context: int,
+        kv_type: str = "bf16",
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.blueprint = checkpoint.blueprint
         self.num_pages, self.max_rows, self.max_sequences = num_pages, max_rows, max_sequences
-        self.threads, self.context = threads, context
+        self.threads, self.context, self.kv_type = threads, context, kv_type
         self._ledger = ledger
         self._keep: list[npt.NDArray[Any]] = []
         self._matrices: list[PackedMatrix] = []
@@ -142,7 +163,7 @@ class CpuRunner:
             p.HEADS: config.num_attention_heads,
             p.KV_HEADS: config.num_key_value_heads,
             p.HEAD_DIM: config.head_dim,
-            p.HEAD_PADDED: padded(config.head_dim, 16),
+            p.HEAD_PADDED: padded(config.head_dim, HEAD_PADDING),
             p.ATTENTION_SCALE: _bits(config.attention_scale),
             p.LAYER_NORM: int(config.norm == "layer"),
             p.NORM_EPS: _bits(config.norm_eps),
@@ -187,50 +208,65 @@ class CpuRunner:
             weight = find(role, layer)  # type: ignore[arg-type]
             if weight is not None:
                 matrices[field] = self._add(packer.matrix(weight, find(f"{role}_bias", layer)))  # type: ignore[arg-type]
-        integer = {field: self._matrices[index].is_int for field, index in matrices.items()}
-        row[p.QKV_INT // p.WORD] = integer[p.Q] or integer[p.K] or integer[p.V]
-        row[p.O_INT // p.WORD] = integer[p.ATTENTION_OUT]
-        row[p.MLP_INT // p.WORD] = integer.get(p.GATE, 0) or integer[p.UP_MATRIX]
-        row[p.DOWN_INT // p.WORD] = integer[p.DOWN]
+        wants = {field: self._matrices[index].wants for field, index in matrices.items()}
+        row[p.QKV_WANTS // p.WORD] = wants[p.Q] | wants[p.K] | wants[p.V]
+        row[p.OUT_WANTS // p.WORD] = wants[p.ATTENTION_OUT]
+        row[p.MLP_WANTS // p.WORD] = wants.get(p.GATE, 0) | wants[p.UP_MATRIX]
+        row[p.DOWN_WANTS // p.WORD] = wants[p.DOWN]
         return matrices
 
     def _plan_cache(self) -> None:
         config = self.blueprint.config
-        size = kv_cache_bytes(config, self.num_pages)
+        size = kv_cache_bytes(config, self.num_pages, self.kv_type)
         page = size // (config.num_hidden_layers * self.num_pages)
-        self._set(p.KV_CACHE, self._allocate("kv_cache", size // 4, np.float32, zero=False))
+        self._set(p.KV_CACHE, self._allocate("kv_cache", size, np.uint8))
         self._set(p.PAGE_STRIDE, page)
+        self._set(p.HEAD_PAGE_BYTES, page // config.num_key_value_heads)
+        self._set(p.KV_TYPE, KV_TYPES.index(self.kv_type))
         self._set(p.LAYER_KV_STRIDE, page * self.num_pages)
 
     def _plan_workspace(self) -> None:
         """Activations of a step. All of it starts as zeros, and padding stays zero."""
         config = self.blueprint.config
-        hidden = padded(config.hidden_size, 32)
-        q, kv = (
-            padded(heads * config.head_dim, 32)
-            for heads in (config.num_attention_heads, config.num_key_value_heads)
-        )
-        mlp = padded(config.intermediate_size, 32)
-        widest = max(hidden, q, mlp)
-        quants = padded(widest + widest // 32 * 36, 64)
+        rows, few = self.max_rows, min(p.FEW_ROWS, self.max_rows)
+        hidden, mlp = padded(config.hidden_size, 32), padded(config.intermediate_size, 32)
+        heads, head = config.num_attention_heads, padded(config.head_dim, HEAD_PADDING)
+        q, kv = (padded(n * config.head_dim, 32) for n in (heads, config.num_key_value_heads))
+        many = ROWS_PER_BLOCK * (rows if rows > few else 0)  # one block of outputs of all rows
+        result = result_bytes(head)
+        chunks = -(-self.context // CHUNK)
+        panel = padded(max(matrix.panel_bytes for matrix in self._matrices), 64)
+        scratch = padded(max(scratch_bytes(head), hidden * 4), 64)
         buffers = (
-            (p.X, p.X_STRIDE, hidden), (p.NORMED, p.NORMED_STRIDE, hidden), (p.QKV, p.QKV_STRIDE, q + 2 * kv),
-            (p.ATTENTION, p.ATTENTION_STRIDE, q), (p.MLP, p.MLP_STRIDE, mlp), (p.UP, p.MLP_STRIDE, mlp),
-            (p.BRANCH, p.X_STRIDE, hidden), (p.QUANTS, p.QUANTS_STRIDE, quants // 4),
+            (p.X, rows * hidden * 4), (p.QKV, rows * (q + 2 * kv) * 4), (p.BRANCH, rows * hidden * 4),
+            (p.ATTENTION, max(rows, few * self.threads) * q * 4),
+            (p.MLP, max(few * mlp, self.threads * many) * 4), (p.UP, max(few * mlp, self.threads * many) * 4),
+            (p.PARTIALS, few * heads * chunks * result), (p.PANELS, self.threads * panel),
+            (p.SCRATCH, self.threads * scratch),
         )  # fmt: skip
-        for place, stride, floats in buffers:
-            self._set(place, self._allocate("workspace", self.max_rows * floats, np.float32))
-            self._set(stride, floats * 4)
-        self._set(p.K_OFFSET, q * 4)
-        self._set(p.V_OFFSET, (q + kv) * 4)
-        private = p.REDUNDANT_ROWS * (hidden + quants // 4)
-        scratch = padded(PAGE_SIZE + max(padded(config.head_dim, 32), hidden), 32)
-        for place, stride, floats in (
-            (p.PRIVATE, p.PRIVATE_STRIDE, private),
-            (p.SCRATCH, p.SCRATCH_STRIDE, scratch),
-        ):
-            self._set(place, self._allocate("workspace", self.threads * floats, np.float32))
-            self._set(stride, floats * 4)
+        for place, size in buffers:
+            self._set(place, self._allocate("workspace", size, np.uint8))
+        strides = {
+            p.X_STRIDE: hidden * 4, p.QKV_STRIDE: (q + 2 * kv) * 4, p.K_OFFSET: q * 4,
+            p.V_OFFSET: (q + kv) * 4, p.ATTENTION_STRIDE: q * 4, p.MLP_STRIDE: mlp * 4, p.MLP_SHARE: many * 4,
+            p.MAX_CHUNKS: chunks, p.RESULT_STRIDE: result, p.SCRATCH_STRIDE: scratch, p.PANEL_BYTES: panel,
+        }  # fmt: skip
+        for place, stride in strides.items():
+            self._set(place, stride)
+        self._set(p.INPUT, self._streams(rows, hidden))
+        self._set(p.INNER, self._streams(rows, max(q, mlp)))
+        private = [self._streams(few, max(hidden, q)) for _ in range(self.threads)]
+        self._set(p.PRIVATE, self._hold(np.concatenate(private)))
+
+    def _streams(self, rows: int, columns: int) -> Words:
+        """Addresses of rows in each encoding that a matrix of this model is multiplied with."""
+        wanted = {matrix.layout.encoding for matrix in self._matrices}
+        table = self._table(len(p.ENCODINGS))
+        for encoding, place in p.ENCODINGS.items():
+            if encoding in wanted:
+                size = padded(rows * stream_bytes(encoding, columns), 64)
+                table[place] = self._allocate("workspace", size, np.uint8).ctypes.data
+        return table
 
     def _compile(self, progress: Callable[[str], None] | None) -> compiler.Function:
         """Gets the machine code of what this model needs, and writes it into the tables."""
@@ -240,12 +276,17 @@ class CpuRunner:
 
             return module.entry
 
-        units = {unit.name: unit for unit in (project_unit(m.layout) for m in self._matrices)}
+        units = {
+            unit.name: unit
+            for matrix in self._matrices
+            for unit in (project_unit(matrix.layout), gemm_unit(matrix.layout))
+        }
         for index in (self._embedding, self._position):
             if index is not None:
                 unit = look_up_unit(self._matrices[index].layout)
                 units[unit.name] = unit
         units["step"] = compiler.Unit("step", 4, step)
+        units["attend"] = attend_unit(self.kv_type)
         functions = dict(zip(units, compiler.load(list(units.values()), progress), strict=True))
         addresses = {name: function.address for name, function in functions.items()}
         table = self._table(len(self._matrices), p.MATRIX_WORDS)
@@ -256,7 +297,8 @@ class CpuRunner:
                 self._layers[layer, field // p.WORD] = table[index].ctypes.data
         self._set(p.EMBEDDING, table[self._embedding].ctypes.data)
         self._set(p.HEAD, table[self._head].ctypes.data)
-        self._set(p.HEAD_INT, self._matrices[self._head].is_int)
+        self._set(p.ATTEND, addresses["attend"])
+        self._set(p.HEAD_WANTS, self._matrices[self._head].wants)
         if self._position is not None:
             self._set(p.POSITION_EMBEDDING, table[self._position].ctypes.data)
         return functions["step"]
@@ -292,13 +334,14 @@ class CpuRunner:
         self._header[field // p.WORD] = value or 0
 
     def _grow_logits(self, outputs: int) -> None:
+        width = padded(self.blueprint.config.vocab_size, 32)
         if outputs > len(self._logits):
-            width = padded(self.blueprint.config.vocab_size, 32)
             if len(self._logits):
                 self._ledger.leave("workspace", self._logits.nbytes)
             self._logits = self._ledger.allocate("workspace", (outputs, width), np.float32, "logits")
-            self._set(p.LOGITS, self._logits)
-            self._set(p.LOGITS_STRIDE, width * 4)
+        # In every step: Ctrl-C may have come between a new buffer and its place in the plan.
+        self._set(p.LOGITS, self._logits)
+        self._set(p.LOGITS_STRIDE, width * 4)
 
 
 def _bits(value: float) -> int:

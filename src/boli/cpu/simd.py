@@ -16,13 +16,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
-
-from boli.cpu.target import dot_form
 
 LANES = 16
 
@@ -126,32 +123,6 @@ def emit_fma(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     return builder.call(declare(builder, "llvm.fma.v16f32", F32X16, F32X16, F32X16, F32X16), [a, b, c])
 
 
-def emit_dot(builder: Builder, total: Value, weights: Value, activations: Value) -> Value:
-    """Adds to each of 16 sums four products of an unsigned and a signed byte.
-
-    Args:
-        builder: Where the instructions go.
-        total: `<16 x i32>`.
-        weights: `<64 x i8>`, unsigned; lane `i` owns bytes `4 i … 4 i + 3`.
-        activations: `<16 x i32>`, each lane four signed bytes.
-    """
-    if dot_form() == "avx512vnni":
-        # LLVM 22 changed the operands of this intrinsic from 16 x i32 to 64 x i8.
-        operand = I8X64 if llvm.llvm_version_info[0] >= 22 else I32X16
-        name = "llvm.x86.avx512.vpdpbusd.512"
-        function = declare(builder, name, I32X16, I32X16, operand, operand)
-        return builder.call(
-            function, [total, builder.bitcast(weights, operand), builder.bitcast(activations, operand)]
-        )
-    quads = builder.bitcast(weights, I32X16)
-    for byte in range(4):
-        up, down = (ir.Constant(I32X16, [shift] * LANES) for shift in (24 - 8 * byte, 24))
-        weight = builder.lshr(builder.shl(quads, up), down)
-        activation = builder.ashr(builder.shl(activations, up), down)
-        total = builder.add(total, builder.mul(weight, activation))
-    return total
-
-
 # --- memory -------------------------------------------------------------------------------------
 
 
@@ -177,6 +148,18 @@ def load_i32(b: Builder, address: Value) -> Value:
 def store_i32(b: Builder, address: Value, value: Value) -> Value:
     """One int64, narrowed to int32."""
     return b.store(b.trunc(value, I32), pointer(b, address, I32), align=4)
+
+
+@operation(void, i64, i64)
+def store_i16(b: Builder, address: Value, value: Value) -> Value:
+    """One int64, narrowed to 16 bits."""
+    return b.store(b.trunc(value, I16), pointer(b, address, I16), align=2)
+
+
+@operation(void, i64, i64)
+def store_u8(b: Builder, address: Value, value: Value) -> Value:
+    """One int64, narrowed to a byte."""
+    return b.store(b.trunc(value, I8), pointer(b, address, I8), align=1)
 
 
 @operation(i64, i64)

@@ -7,29 +7,24 @@ outputs, everything else by rows or heads. So the number of threads changes who 
 from __future__ import annotations
 
 from boli.cpu import plan as p
-from boli.cpu.kernels import (
-    F4,
-    GROUP,
-    PAGE_SIZE,
-    VECTOR,
-    attend,
-    head_norm,
-    layer_norm,
-    quantize,
-    rms_norm,
-    rotate,
-    write_key,
-    write_value,
-)
+from boli.cpu.activations import encode
+from boli.cpu.kernels import activate, layer_norm, rms_norm
 from boli.cpu.lanes import add, broadcast, mul
-from boli.cpu.layouts import ROWS_PER_BLOCK
+from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
-from boli.cpu.sync import barrier
+from boli.cpu.sizes import F4, VECTOR
+from boli.cpu.sync import barrier, first_share, next_share
 
-call_project = function_call(13)
-call_look_up = function_call(6)
+call_project = function_call(12)
+call_look_up = function_call(7)
 
 BLOCK = ROWS_PER_BLOCK * F4
+
+
+@kernel
+def scratch_of(plan, thread):
+    """A thread's own working memory: one row, or what attention needs."""
+    return load_i64(plan + p.SCRATCH) + thread * load_i64(plan + p.SCRATCH_STRIDE)
 
 
 @kernel
@@ -44,78 +39,49 @@ def norm(plan, source, weight, bias, destination):
 
 
 @kernel
-def input_floats(plan, thread, rows):
-    """Where normed rows go: into the thread's own buffer if each thread prepares all of them."""
-    if rows <= p.REDUNDANT_ROWS:
-        return load_i64(plan + p.PRIVATE) + thread * load_i64(plan + p.PRIVATE_STRIDE)
-    return load_i64(plan + p.NORMED)
-
-
-@kernel
-def input_quants(plan, thread, rows):
-    """Where quantized rows go, likewise."""
-    if rows <= p.REDUNDANT_ROWS:
-        own = load_i64(plan + p.PRIVATE) + thread * load_i64(plan + p.PRIVATE_STRIDE)
-        return own + p.REDUNDANT_ROWS * load_i64(plan + p.NORMED_STRIDE)
-    return load_i64(plan + p.QUANTS)
-
-
-@kernel
 def share(rows, thread, threads):
-    """The rows that this thread prepares."""
-    if rows <= p.REDUNDANT_ROWS:
+    """The rows that this thread prepares: its part, or all if there are few."""
+    if rows <= p.FEW_ROWS:
         return 0, rows
     return rows * thread // threads, rows * (thread + 1) // threads
 
 
 @kernel
+def streams(plan, thread, rows):
+    """Where prepared rows go: each thread's own place if there are few, else a common one."""
+    if rows <= p.FEW_ROWS:
+        return load_i64(plan + p.PRIVATE) + thread * 3 * p.WORD
+    return load_i64(plan + p.INPUT)
+
+
+@kernel
 def meet_if_shared(plan, thread, rows):
     """A barrier, unless each thread prepared its own copy."""
-    if rows > p.REDUNDANT_ROWS:
+    if rows > p.FEW_ROWS:
         barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))
 
 
 @kernel
-def prepare_norm(plan, thread, source, weight, bias, rows, quantized):
-    """Norm, and int8 if a matrix wants it, of all rows of the residual stream."""
-    floats, quants = input_floats(plan, thread, rows), input_quants(plan, thread, rows)
-    stride, float_stride = load_i64(plan + p.X_STRIDE), load_i64(plan + p.NORMED_STRIDE)
-    quant_stride = load_i64(plan + p.QUANTS_STRIDE)
+def prepare_norm(plan, thread, source, weight, bias, rows, wanted):
+    """Norm of all rows of the residual stream, encoded for the matrices that follow."""
+    stride, scratch = load_i64(plan + p.X_STRIDE), scratch_of(plan, thread)
+    table = streams(plan, thread, rows)
     columns = stride // F4
     first, end = share(rows, thread, load_i64(plan + p.THREADS))
     for row in range(first, end):
-        norm(plan, source + row * stride, weight, bias, floats + row * float_stride)
-        if quantized != 0:
-            quantize(floats + row * float_stride, columns, 0, columns // GROUP, quants + row * quant_stride)
+        norm(plan, source + row * stride, weight, bias, scratch)
+        encode(table, wanted, row, rows, scratch, columns, 0, columns // GROUP)
     meet_if_shared(plan, thread, rows)
 
 
 @kernel
-def prepare_quants(plan, thread, source, stride, rows, quantized):
-    """Int8 of all rows of a buffer, if a matrix wants it."""
-    if quantized == 0:
-        return
-    quants, quant_stride = input_quants(plan, thread, rows), load_i64(plan + p.QUANTS_STRIDE)
-    first, end = share(rows, thread, load_i64(plan + p.THREADS))
-    for row in range(first, end):
-        quantize(source + row * stride, stride // F4, 0, stride // F4 // GROUP, quants + row * quant_stride)
-    meet_if_shared(plan, thread, rows)
-
-
-@kernel
-def project(plan, thread, matrix, floats, float_stride, y, y_stride, rows, accumulate):
-    """Computes y (+)= W a + bias for this thread's outputs, and returns their range."""
-    threads = load_i64(plan + p.THREADS)
-    blocks = load_i64(matrix + p.BLOCKS)
-    first, end = blocks * thread // threads, blocks * (thread + 1) // threads
-    activations, stride, meta = floats, float_stride, floats
-    if load_i64(matrix + p.IS_INT) != 0:
-        activations, stride = input_quants(plan, thread, rows), load_i64(plan + p.QUANTS_STRIDE)
-        meta = activations + load_i64(matrix + p.META_OFFSET)
+def project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, accumulate):
+    """Computes y (+)= W a + bias for some blocks of outputs; y is where the first of all would be."""
+    size = load_i64(plan + p.PANEL_BYTES)
     call_project(
         load_i64(matrix + p.PROJECT), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
-        load_i64(matrix + p.DEPTH), load_i64(matrix + p.ZERO), activations, meta, stride,
-        y, y_stride, rows, first, end, accumulate,
+        load_i64(matrix + p.DEPTH), load_i64(table + load_i64(matrix + p.ENCODING)), y, y_stride, rows,
+        first, end, accumulate, load_i64(plan + p.PANELS) + thread * size, load_i64(matrix + p.GEMM),
     )  # fmt: skip
     bias = load_i64(matrix + p.BIAS)
     if bias != 0:
@@ -123,7 +89,41 @@ def project(plan, thread, matrix, floats, float_stride, y, y_stride, rows, accum
             for at in range(first * BLOCK, end * BLOCK, VECTOR):
                 place = y + row * y_stride + at
                 store(place, add(load(place), load(bias + at)))
-    return first * ROWS_PER_BLOCK, end * ROWS_PER_BLOCK
+
+
+@kernel
+def project(plan, thread, matrix, table, y, y_stride, rows, accumulate):
+    """Computes y (+)= W a + bias, shared out by blocks of outputs."""
+    control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
+    blocks = load_i64(matrix + p.BLOCKS)
+    first, end = first_share(control, thread, threads, blocks)
+    while first < end:
+        project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, accumulate)
+        first, end = next_share(control, thread, threads, blocks)
+
+
+@kernel
+def project_qkv(plan, layer, thread, table):
+    """Queries, keys and values of all rows, shared out as if they were one matrix."""
+    control, threads, rows = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS), load_i64(plan + p.ROWS)
+    y, stride = load_i64(plan + p.QKV), load_i64(plan + p.QKV_STRIDE)
+    q, k, v = load_i64(layer + p.Q), load_i64(layer + p.K), load_i64(layer + p.V)
+    k_start = load_i64(q + p.BLOCKS)
+    v_start = k_start + load_i64(k + p.BLOCKS)
+    blocks = v_start + load_i64(v + p.BLOCKS)
+    first, end = first_share(control, thread, threads, blocks)
+    while first < end:
+        if first < k_start:
+            project_blocks(plan, thread, q, table, y, stride, rows, first, min(end, k_start), 0)
+        low, high = max(first, k_start) - k_start, min(end, v_start) - k_start
+        if low < high:
+            place = y + load_i64(plan + p.K_OFFSET)
+            project_blocks(plan, thread, k, table, place, stride, rows, low, high, 0)
+        low, high = max(first, v_start) - v_start, end - v_start
+        if low < high:
+            place = y + load_i64(plan + p.V_OFFSET)
+            project_blocks(plan, thread, v, table, place, stride, rows, low, high, 0)
+        first, end = next_share(control, thread, threads, blocks)
 
 
 @kernel
@@ -133,94 +133,67 @@ def embed(plan, thread):
     matrix, positions = load_i64(plan + p.EMBEDDING), load_i64(plan + p.POSITION_EMBEDDING)
     size, x, stride = load_i64(plan + p.HIDDEN), load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
     scale = bits_to_f32(load_i64(plan + p.EMBEDDING_SCALE))
-    scratch = load_i64(plan + p.SCRATCH) + thread * load_i64(plan + p.SCRATCH_STRIDE)
+    scratch = scratch_of(plan, thread)
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         place = x + row * stride
-        token = load_i32(load_i64(plan + p.TOKEN_IDS) + row * 4)
-        look_up(matrix, token, size, place)
+        look_up(plan, thread, matrix, load_i32(load_i64(plan + p.TOKEN_IDS) + row * 4), size, place)
         for at in range(0, size * F4, VECTOR):
             store(place + at, mul(load(place + at), broadcast(scale)))
         if positions != 0:
-            look_up(positions, load_i32(load_i64(plan + p.POSITIONS) + row * 4), size, scratch)
+            position = load_i32(load_i64(plan + p.POSITIONS) + row * 4)
+            look_up(plan, thread, positions, position, size, scratch)
             for at in range(0, size * F4, VECTOR):
                 store(place + at, add(load(place + at), load(scratch + at)))
 
 
 @kernel
-def look_up(matrix, row, size, destination):
+def look_up(plan, thread, matrix, row, size, destination):
     """One row of a packed matrix as floats."""
+    panel = load_i64(plan + p.PANELS) + thread * load_i64(plan + p.PANEL_BYTES)
     call_look_up(
         load_i64(matrix + p.LOOK_UP), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
-        size, load_i64(matrix + p.ZERO), row, destination,
+        load_i64(matrix + p.DEPTH), row, size, destination, panel,
     )  # fmt: skip
 
 
 @kernel
-def page_of(plan, index, row, head):
-    """The part of the KV cache that one key/value head uses, of layer `index`; page 0."""
-    size, size_padded = load_i64(plan + p.HEAD_DIM), load_i64(plan + p.HEAD_PADDED)
-    per_head = (size + size_padded) * PAGE_SIZE * F4
-    return load_i64(plan + p.KV_CACHE) + index * load_i64(plan + p.LAYER_KV_STRIDE) + head * per_head
+def gated_mlp(plan, layer, thread, table):
+    """This thread's part of act(W_gate a) · (W_up a), or of act(W_up a), encoded for W_down.
 
-
-@kernel
-def pages_of(plan, row):
-    """The page table of a row's sequence."""
-    sequence = load_i32(load_i64(plan + p.SEQUENCES) + row * 4)
-    return load_i64(plan + p.PAGE_TABLES) + sequence * load_i64(plan + p.MAX_PAGES) * 4
-
-
-@kernel
-def turn_and_cache(plan, layer, index, thread):
-    """QK-norm and RoPE of queries and keys, and keys and values into the cache: one head at a time."""
-    rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
-    heads, kv_heads = load_i64(plan + p.HEADS), load_i64(plan + p.KV_HEADS)
-    size, size_padded = load_i64(plan + p.HEAD_DIM), load_i64(plan + p.HEAD_PADDED)
-    qkv, stride = load_i64(plan + p.QKV), load_i64(plan + p.QKV_STRIDE)
-    eps = bits_to_f32(load_i64(plan + p.NORM_EPS))
-    half, table = load_i64(layer + p.ROPE_HALF), load_i64(layer + p.ROPE_TABLE)
-    scratch = load_i64(plan + p.SCRATCH) + thread * load_i64(plan + p.SCRATCH_STRIDE)
-    tasks = heads + kv_heads
-    for task in range(rows * tasks * thread // threads, rows * tasks * (thread + 1) // threads):
-        row, head = task // tasks, task % tasks
-        position = load_i32(load_i64(plan + p.POSITIONS) + row * 4)
-        start = qkv + row * stride
-        is_key = head >= heads
-        vector = start + head * size * F4
-        if is_key:
-            head -= heads
-            vector = start + load_i64(plan + p.K_OFFSET) + head * size * F4
-        if load_i64(plan + p.QK_NORM) != 0:
-            weight = load_i64(layer + p.K_NORM) if is_key else load_i64(layer + p.Q_NORM)
-            head_norm(vector, weight, size, eps, scratch)
-        if half != 0:
-            rotate(vector, half, table + position * half * 2 * F4)
-        if is_key:
-            number = load_i32(pages_of(plan, row) + position // PAGE_SIZE * 4)
-            page = page_of(plan, index, row, head) + number * load_i64(plan + p.PAGE_STRIDE)
-            write_key(vector, size, page, position % PAGE_SIZE)
-            value = start + load_i64(plan + p.V_OFFSET) + head * size * F4
-            write_value(value, size, size_padded, page, position % PAGE_SIZE)
-
-
-@kernel
-def attention(plan, layer, index, thread):
-    """Every query head of every row over its own sequence."""
-    rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
-    heads, kv_heads = load_i64(plan + p.HEADS), load_i64(plan + p.KV_HEADS)
-    size, size_padded = load_i64(plan + p.HEAD_DIM), load_i64(plan + p.HEAD_PADDED)
-    scale = bits_to_f32(load_i64(plan + p.ATTENTION_SCALE))
-    scratch = load_i64(plan + p.SCRATCH) + thread * load_i64(plan + p.SCRATCH_STRIDE)
-    # Neighbouring tasks are rows of one head, dealt out in turn: later rows see more and cost more.
-    for task in range(thread, rows * heads, threads):
-        head, row = task // rows, task % rows
-        attend(
-            load_i64(plan + p.QKV) + row * load_i64(plan + p.QKV_STRIDE) + head * size * F4,
-            size, size_padded, scale, pages_of(plan, row),
-            page_of(plan, index, row, head * kv_heads // heads), load_i64(plan + p.PAGE_STRIDE),
-            load_i32(load_i64(plan + p.POSITIONS) + row * 4), load_i64(layer + p.WINDOW), scratch,
-            load_i64(plan + p.ATTENTION) + row * load_i64(plan + p.ATTENTION_STRIDE) + head * size * F4,
-        )  # fmt: skip
+    A block of 32 outputs is a group of what comes next. With many rows each block is finished
+    before the next one begins, so that it never leaves the cache.
+    """
+    rows = load_i64(plan + p.ROWS)
+    stride, inner = load_i64(plan + p.MLP_STRIDE), load_i64(plan + p.INNER)
+    mlp, up = load_i64(plan + p.MLP), load_i64(plan + p.UP)
+    gate_matrix, up_matrix = load_i64(layer + p.GATE), load_i64(layer + p.UP_MATRIX)
+    gated, wanted = load_i64(plan + p.GATED), load_i64(layer + p.DOWN_WANTS)
+    columns = stride // F4
+    control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
+    blocks = load_i64(up_matrix + p.BLOCKS)
+    if rows > p.FEW_ROWS:
+        stride = BLOCK
+        mlp += thread * load_i64(plan + p.MLP_SHARE)
+        up += thread * load_i64(plan + p.MLP_SHARE)
+    first, end = first_share(control, thread, threads, blocks)
+    while first < end:
+        at_once = end - first if rows <= p.FEW_ROWS else 1
+        for block in range(first, end, at_once):
+            skip = 0 if rows <= p.FEW_ROWS else block * BLOCK  # where the first of all blocks would be
+            stop = min(block + at_once, end)
+            if gated != 0:
+                project_blocks(plan, thread, gate_matrix, table, mlp - skip, stride, rows, block, stop, 0)
+                project_blocks(plan, thread, up_matrix, table, up - skip, stride, rows, block, stop, 0)
+            else:
+                project_blocks(plan, thread, up_matrix, table, mlp - skip, stride, rows, block, stop, 0)
+            for row in range(rows):
+                at = row * stride - skip
+                activate(
+                    load_i64(plan + p.ACTIVATION), mlp + at, up + at, gated,
+                    block * ROWS_PER_BLOCK, stop * ROWS_PER_BLOCK,
+                )  # fmt: skip
+                encode(inner, wanted, row, rows, mlp + at, columns, block, stop)
+        first, end = next_share(control, thread, threads, blocks)
 
 
 @kernel

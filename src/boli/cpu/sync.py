@@ -51,7 +51,8 @@ def pause(b: Builder) -> Value:
     if triple.startswith(("x86_64", "i686")):
         return b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType()), [])
     if triple.startswith(("aarch64", "arm64")):
-        return b.asm(ir.FunctionType(ir.VoidType(), []), "yield", "", [], True)
+        # As an intrinsic, because LLVM would need its assembler to be set up for `yield` as text.
+        return b.call(declare(b, "llvm.aarch64.hint", ir.VoidType(), I32), [ir.Constant(I32, 1)])
     return None
 
 
@@ -84,8 +85,12 @@ def barrier(control, thread, threads):
     if threads == 1:
         return
     mine = control + p.PASSED + thread * p.CACHE_LINE
-    target = (load_i64(mine) + 1) * threads
-    store_i64(mine, load_i64(mine) + 1)
+    passed = load_i64(mine) + 1
+    target = passed * threads
+    store_i64(mine, passed)
+    if thread == 0:
+        # The counter of the stage after the next one: nobody uses it before the next barrier.
+        store_i64(claims(control, passed + 1), 0)
     atomic_add(control + p.BARRIER, 1)
     spins = 0
     while atomic_load(control + p.BARRIER) < target:
@@ -94,6 +99,44 @@ def barrier(control, thread, threads):
             sched_yield()
         else:
             pause()
+
+
+@kernel
+def claims(control, stage):
+    """Where the work that was handed out in a stage is counted; stages take turns."""
+    return control + p.CLAIMS + stage % 4 * p.CACHE_LINE
+
+
+@kernel
+def next_share(control, thread, threads, count):
+    """A few more pieces, from what is left for whoever is free first; none at the end."""
+    if threads == 1:
+        return 0, 0
+    given = count * 3 // (4 * threads) * threads
+    few = max((count - given) // (4 * threads), 1)
+    stage = load_i64(control + p.PASSED + thread * p.CACHE_LINE)
+    first = given + atomic_add(claims(control, stage), few)
+    return first, min(first + few, count)
+
+
+@kernel
+def first_share(control, thread, threads, count):
+    """The part of `count` pieces of work that a thread begins with: three quarters of its fair share."""
+    if threads == 1:
+        return 0, count
+    share = count * 3 // (4 * threads)
+    if share == 0:  # few pieces: nobody has one of its own
+        return next_share(control, thread, threads, count)
+    return thread * share, (thread + 1) * share
+
+
+@kernel
+def next_piece(control, thread, threads, before):
+    """The next piece of work for whoever is free first; `before` is the last one, at first -1."""
+    if threads == 1:
+        return before + 1
+    stage = load_i64(control + p.PASSED + thread * p.CACHE_LINE)
+    return atomic_add(claims(control, stage), 1)
 
 
 @kernel

@@ -27,11 +27,15 @@ class Team:
         control: The zeroed control block, `control_words(threads)` long and aligned to 64 bytes.
         plan: The header of the plan.
         threads: How many threads share a step, the caller included.
+
+    Raises:
+        BoliError: the system does not let us have so many threads.
     """
 
     def __init__(self, entry: Function, control: Words, plan: Words, threads: int) -> None:
         self._entry, self._control, self._plan = entry, control, plan
         self._process = os.getpid()
+        self._closed = False
         self._threads: list[threading.Thread] = []
         self._call(p.PREPARE)
         try:
@@ -40,18 +44,27 @@ class Team:
                 thread = threading.Thread(
                     target=_work, args=(entry, control, plan, number), name=f"boli-{number}", daemon=True
                 )
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise BoliError(
+                        f"thread {number + 1} of {threads} could not be started",
+                        cause=str(error),
+                        remedy="use fewer threads, or allow more processes and memory (`ulimit -u -v`)",
+                    ) from error
                 self._threads.append(thread)
         except BaseException:
-            self._call(p.END)
+            self.close()
             raise
 
     def run(self) -> None:
         """Runs one step, described by the plan, and returns when all threads have finished it.
 
         Raises:
-            BoliError: this is a forked child, where the threads do not exist.
+            BoliError: the team was closed, or this is a forked child, where the threads do not exist.
         """
+        if self._closed:
+            raise BoliError("this model was closed", remedy="load it again")
         if os.getpid() != self._process:
             raise BoliError(
                 "a loaded model cannot be used in a forked process",
@@ -62,6 +75,7 @@ class Team:
 
     def close(self) -> None:
         """Ends the threads. May be called twice, and in a forked child, where it does nothing."""
+        self._closed = True
         if os.getpid() == self._process:
             self._call(p.END)
             for thread in self._threads:

@@ -1,33 +1,38 @@
 """The inner loops of all matrix products: some rows of activations times a block of 32 weights.
 
 A tile keeps its sums in registers and reads every weight once. Its code is written out by Python
-loops, so the number of rows is a compile-time constant and LLVM sees straight lines. Two kinds:
-float weights times float activations, and integer quants times int8 activations.
+loops, so the number of rows is a compile-time constant and LLVM sees straight lines. Activations
+lie like the weights, in one stream in the order in which they are read (see `activations.py`).
+Three kinds, by what is multiplied: floats, pairs of bfloat16, and integers.
 
 One arithmetic per row. Whatever the tile's size, each output is computed by the same operations in
 the same order:
 
     float    y = fma(w[k], a[k], y)                                              k = 0, 1, 2, …
+    pair     y = y + w[k] a[k] + w[k+1] a[k+1], as `dots.emit_dot_bf16` does it  k = 0, 2, 4, …
     integer  y = fma(float(Σ (quant - zero) · a), scale_w · scale_a, y)          one group after another
              y = fma(minimum, scale_a · Σ a, y)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from boli.cpu import simd
-from boli.cpu.layouts import LANES, VECTORS, FloatLayout, IntLayout
-from boli.cpu.simd import F32, F32X16, I8X64, I16X32, I32, I32X16, I64, Builder, Value
+from boli.cpu.dots import emit_dot, emit_dot_bf16
+from boli.cpu.layouts import LANES, VECTORS, IntLayout
+from boli.cpu.simd import F32, F32X16, I8X16, I32, I32X16, I64, Builder, Value
+from boli.cpu.sizes import F4, MINUS_HALF_SUMS, MINUS_SUM, RECORD, SCALE, SCALED_HALF_SUMS, SCALED_SUM
+from boli.cpu.unpacking import Step
 
 VECTOR_BYTES = 64
+LINE = VECTORS * VECTOR_BYTES
 
 
-def _offset(b: Builder, base: Value, *terms: Value | int) -> Value:
+def offset(b: Builder, base: Value, *terms: Value | int) -> Value:
     """`base` plus bytes."""
     for term in terms:
         base = b.add(base, ir.Constant(I64, term) if isinstance(term, int) else term)
@@ -42,11 +47,6 @@ def _broadcast_f32(b: Builder, address: Value) -> Value:
     return simd.splat(b, simd.emit_load(b, address, F32, 4), F32X16)
 
 
-def _each(b: Builder, base: Value, stride: Value, count: int) -> list[Value]:
-    """Addresses of `count` things that are `stride` bytes apart."""
-    return [_offset(b, base, b.mul(stride, ir.Constant(I64, n))) for n in range(count)]
-
-
 Sums = dict[tuple[int, int], Value]
 
 
@@ -58,127 +58,185 @@ def _zeros(b: Builder, rows: int) -> Sums:
     return sums
 
 
+def _places(b: Builder, sums: Sums, y: Value, y_stride: Value) -> dict[tuple[int, int], Value]:
+    """Where the sums belong in `y`."""
+    addresses = {
+        (m, n): offset(b, y, b.mul(y_stride, ir.Constant(I64, m)), n * VECTOR_BYTES) for m, n in sums
+    }
+    return {key: simd.pointer(b, address, F32X16) for key, address in addresses.items()}
+
+
 def _finish(b: Builder, sums: Sums, y: Value, y_stride: Value, accumulate: Value) -> None:
     """Stores the sums to `y`, or adds them to what is there."""
-    places = {(m, n): _offset(b, y, b.mul(y_stride, ir.Constant(I64, m)), n * VECTOR_BYTES) for m, n in sums}
-    addresses = {key: simd.pointer(b, place, F32X16) for key, place in places.items()}
+    places = _places(b, sums, y, y_stride)
     with b.if_else(b.icmp_signed("!=", accumulate, ir.Constant(I64, 0))) as (then, otherwise):
         with then:
             for key, total in sums.items():
-                b.store(b.fadd(b.load(addresses[key], align=4), b.load(total)), addresses[key], align=4)
+                b.store(b.fadd(b.load(places[key], align=4), b.load(total)), places[key], align=4)
         with otherwise:
             for key, total in sums.items():
-                b.store(b.load(total), addresses[key], align=4)
+                b.store(b.load(total), places[key], align=4)
 
 
-def float_tile(layout: FloatLayout, rows: int) -> Any:
-    """A Numba function of int64 arguments, in the order of `emit`.
+class Element:
+    """How a kind of weights is read, and multiplied with activations.
 
-    Addresses and strides are bytes; activations are float32, `depth` of them a row.
+    Attributes:
+        bytes: Bytes of one vector of 16 weights, or of 16 pairs.
+        read: Emits the load of a vector.
+        broadcast: Emits the load of one activation, or of a pair, into all lanes.
+        multiply: Emits total + weights · activations.
     """
-    read = _READ[layout.element]
-    vector = layout.element_bytes * LANES
 
-    def emit(
-        b: Builder,
-        weights: Value,
-        depth: Value,
-        activations: Value,
-        row_stride: Value,
-        y: Value,
-        y_stride: Value,
-        accumulate: Value,
-    ) -> None:
-        rows_at = _each(b, activations, row_stride, rows)
-        sums = _zeros(b, rows)
-        with cgutils.for_range(b, depth, intp=I64) as loop:
-            start = _offset(b, weights, b.mul(loop.index, ir.Constant(I64, vector * VECTORS)))
-            w = [read(b, _offset(b, start, vector * n)) for n in range(VECTORS)]
-            k = b.mul(loop.index, ir.Constant(I64, 4))
-            for m in range(rows):
-                a = _broadcast_f32(b, _offset(b, rows_at[m], k))
-                for n in range(VECTORS):
-                    b.store(simd.emit_fma(b, w[n], a, b.load(sums[m, n])), sums[m, n])
-        _finish(b, sums, y, y_stride, accumulate)
-
-    emit.__name__ = f"float_tile_{layout.name}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    def __init__(self, size: int, read: Any, broadcast: Any, multiply: Any) -> None:
+        self.bytes, self.read, self.broadcast, self.multiply = size, read, broadcast, multiply
 
 
-def int_tile(layout: IntLayout, rows: int) -> Any:
-    """A Numba function of int64 arguments, in the order of `emit`.
-
-    Addresses and strides are bytes. `quants` are the int8 activations of the first row and `meta`
-    its `depth` scales (float32), then `depth` sums Σ a (int32), then `depth` products scale · Σ a
-    (float32); `row_stride` leads from one row's to the next one's, for both.
-    """
-    read = _READ[layout.scale]
-    scale_vector = layout.scale_bytes // VECTORS
-
-    def emit(
-        b: Builder,
-        weights: Value,
-        depth: Value,
-        zero: Value,
-        quants: Value,
-        row_stride: Value,
-        meta: Value,
-        y: Value,
-        y_stride: Value,
-        accumulate: Value,
-    ) -> None:
-        quants_at, meta_at = _each(b, quants, row_stride, rows), _each(b, meta, row_stride, rows)
-        column = b.mul(depth, ir.Constant(I64, 4))
-        minus_zero = b.trunc(b.neg(zero), I32)
-        sums = _zeros(b, rows)
-        with cgutils.for_range(b, depth, intp=I64) as loop:
-            group = _offset(b, weights, b.mul(loop.index, ir.Constant(I64, layout.group_bytes)))
-            inputs = b.mul(loop.index, ir.Constant(I64, layout.group))
-            entry = b.mul(loop.index, ir.Constant(I64, 4))
-            dots = {}
-            for m in range(rows):
-                # Σ (quant - zero) · a = Σ quant · a - zero · Σ a, all in integers.
-                total = simd.emit_load(b, _offset(b, meta_at[m], column, entry), I32, 4)
-                start = simd.splat(b, b.mul(total, minus_zero), I32X16)
-                dots.update({(m, n): start for n in range(VECTORS)})
-            for quad, n, unsigned in _quads(b, group, layout):
-                for m in range(rows):
-                    a = _broadcast_i32(b, _offset(b, quants_at[m], inputs, 4 * quad))
-                    dots[m, n] = simd.emit_dot(b, dots[m, n], unsigned, a)
-            scales = _offset(b, group, layout.quant_bytes)
-            for m in range(rows):
-                scale_a = _broadcast_f32(b, _offset(b, meta_at[m], entry))
-                sum_a = _broadcast_f32(b, _offset(b, meta_at[m], column, column, entry))
-                for n in range(VECTORS):
-                    both = b.fmul(read(b, _offset(b, scales, n * scale_vector)), scale_a)
-                    value = simd.emit_fma(b, b.sitofp(dots[m, n], F32X16), both, b.load(sums[m, n]))
-                    if layout.minimum:
-                        low = read(b, _offset(b, scales, layout.scale_bytes + n * scale_vector))
-                        value = simd.emit_fma(b, low, sum_a, value)
-                    b.store(value, sums[m, n])
-        _finish(b, sums, y, y_stride, accumulate)
-
-    emit.__name__ = f"int_tile_{layout.name}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 9))(emit)
+def _fma(b: Builder, total: Value, weights: Value, activation: Value) -> Value:
+    return simd.emit_fma(b, weights, activation, total)
 
 
 def _load_f32x16(b: Builder, address: Value) -> Value:
     return simd.emit_load(b, address, F32X16, 4)
 
 
-_READ = {"f32": _load_f32x16, "f16": simd.emit_load_f16, "bf16": simd.emit_load_bf16}
+def _load_pairs(b: Builder, address: Value) -> Value:
+    return simd.emit_load(b, address, I32X16, 4)
 
 
-def _quads(b: Builder, group: Value, layout: IntLayout) -> Iterator[tuple[int, int, Value]]:
-    """The quants of a group: index of the four inputs, vector of outputs, 64 unsigned bytes."""
-    mask = ir.Constant(I8X64, [15] * (4 * LANES))
-    four = ir.Constant(I16X32, [4] * (2 * LANES))
-    for line in range(layout.quant_bytes // VECTOR_BYTES):
-        quad, n = divmod(line, VECTORS)
-        raw = simd.emit_load(b, _offset(b, group, line * VECTOR_BYTES), I8X64, 1)
-        if layout.bits == 8:
-            yield quad, n, raw
-            continue
-        high = b.bitcast(b.lshr(b.bitcast(raw, I16X32), four), I8X64)
-        yield 2 * quad, n, b.and_(raw, mask)
-        yield 2 * quad + 1, n, b.and_(high, mask)
+def _load_i8x16(b: Builder, address: Value) -> Value:
+    return b.sitofp(b.sext(simd.emit_load(b, address, I8X16, 1), I32X16), F32X16)
+
+
+ELEMENTS = {
+    "f32": Element(64, _load_f32x16, _broadcast_f32, _fma),
+    "f16": Element(32, simd.emit_load_f16, _broadcast_f32, _fma),
+    "i8": Element(16, _load_i8x16, _broadcast_f32, _fma),
+    "bf16": Element(64, _load_pairs, _broadcast_i32, emit_dot_bf16),
+}
+
+
+def _multiply(
+    b: Builder, sums: Sums, element: Element, weights: Value, weight_stride: Value, depth: Value,
+    activations: Value, rows: int, row_stride: int, step: int,
+) -> None:  # fmt: skip
+    """Adds `depth` products to the sums; strides and step are bytes."""
+    with cgutils.for_range(b, depth, intp=I64) as loop:
+        start = offset(b, weights, b.mul(loop.index, weight_stride))
+        w = [element.read(b, offset(b, start, element.bytes * n)) for n in range(VECTORS)]
+        inputs = offset(b, activations, b.mul(loop.index, ir.Constant(I64, step)))
+        for m in range(rows):
+            a = element.broadcast(b, offset(b, inputs, row_stride * m))
+            for n in range(VECTORS):
+                b.store(element.multiply(b, b.load(sums[m, n]), w[n], a), sums[m, n])
+
+
+def product_tile(kind: str, rows: int) -> Any:
+    """A Numba function of int64 arguments, in the order of `emit`; `depth` counts inputs, or pairs.
+
+    Weights lie `weight_stride` bytes apart; the activations of one input lie together, a row each.
+    """
+    element = ELEMENTS[kind]
+
+    def emit(
+        b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
+        y: Value, y_stride: Value, accumulate: Value,
+    ) -> None:  # fmt: skip
+        sums = _zeros(b, rows)
+        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, 4, 4 * rows)
+        _finish(b, sums, y, y_stride, accumulate)
+
+    emit.__name__ = f"product_tile_{kind}_{rows}"
+    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+
+
+def mixing_tile(kind: str, rows: int) -> Any:
+    """Like `product_tile`, for attention's weighted sums: y ← y · shrink + Σ w a.
+
+    The activations of a row lie together, 128 bytes a row; `shrink` has a number for each row.
+    """
+    element = ELEMENTS[kind]
+
+    def emit(
+        b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
+        y: Value, y_stride: Value, shrink: Value,
+    ) -> None:  # fmt: skip
+        sums = _zeros(b, rows)
+        places = _places(b, sums, y, y_stride)
+        for (m, n), place in places.items():
+            factor = _broadcast_f32(b, offset(b, shrink, F4 * m))
+            b.store(b.fmul(b.load(place, align=4), factor), sums[m, n])
+        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, LINE, 4)
+        for key, place in places.items():
+            b.store(b.load(sums[key]), place, align=4)
+
+    emit.__name__ = f"mixing_tile_{kind}_{rows}"
+    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+
+
+def int_tile(layout: IntLayout, rows: int) -> Any:
+    """A Numba function of int64 arguments, in the order of `emit`; `depth` counts groups of 32 inputs."""
+
+    def emit(
+        b: Builder, weights: Value, depth: Value, activations: Value,
+        y: Value, y_stride: Value, accumulate: Value,
+    ) -> None:  # fmt: skip
+        sums = _zeros(b, rows)
+        with cgutils.for_range(b, depth, intp=I64) as loop:
+            step = Step(b, layout, weights, loop.index)
+            stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
+
+            def entry(index: int, m: int, stream: Value = stream) -> Value:
+                return offset(b, stream, m * RECORD + index * F4)
+
+            for part in range(layout.parts):
+                halves = layout.parts == 2
+                dots = {}
+                for m in range(rows):
+                    start = ir.Constant(I32X16, [0] * LANES)
+                    if layout.zero:
+                        # Σ (quant - zero) · a = Σ quant · a - zero · Σ a, all in integers.
+                        total = _broadcast_i32(b, entry(MINUS_HALF_SUMS + part if halves else MINUS_SUM, m))
+                        shift = ir.Constant(I32X16, [layout.zero.bit_length() - 1] * LANES)
+                        start = b.shl(total, shift)
+                    dots.update({(m, n): start for n in range(VECTORS)})
+                for quad, n, unsigned in step.quads(part):
+                    for m in range(rows):
+                        a = _broadcast_i32(b, entry(quad, m))
+                        dots[m, n] = emit_dot(b, dots[m, n], unsigned, a)
+                scales, minimums = step.numbers(part)
+                for m in range(rows):
+                    scale_a = _broadcast_f32(b, entry(SCALE, m))
+                    for n in range(VECTORS):
+                        both = b.fmul(scales[n], scale_a)
+                        value = simd.emit_fma(b, b.sitofp(dots[m, n], F32X16), both, b.load(sums[m, n]))
+                        if layout.minimum:
+                            place = SCALED_HALF_SUMS + part if halves else SCALED_SUM
+                            value = simd.emit_fma(b, minimums[n], _broadcast_f32(b, entry(place, m)), value)
+                        b.store(value, sums[m, n])
+        _finish(b, sums, y, y_stride, accumulate)
+
+    emit.__name__ = f"int_tile_{layout.name}_{rows}"
+    return simd.operation(simd.void, *([simd.i64] * 6))(emit)
+
+
+def unpack_tile(layout: IntLayout) -> Any:
+    """A Numba function `(weights, depth, panel)`: a block of any integer layout as its `panel` layout."""
+    target = layout.panel
+
+    def emit(b: Builder, weights: Value, depth: Value, panel: Value) -> None:
+        with cgutils.for_range(b, depth, intp=I64) as loop:
+            step = Step(b, layout, weights, loop.index)
+            place = offset(b, panel, b.mul(loop.index, ir.Constant(I64, target.step_bytes)))
+            end = target.quant_bytes
+            for part in range(layout.parts):
+                for quad, n, unsigned in step.quads(part):
+                    at = offset(b, place, (quad * VECTORS + n) * VECTOR_BYTES)
+                    b.store(unsigned, simd.pointer(b, at, unsigned.type), align=1)
+                for column, vectors in enumerate(step.numbers(part)):
+                    for n, vector in enumerate(vectors):
+                        at = offset(b, place, end + (column * layout.parts + part) * LINE + n * VECTOR_BYTES)
+                        b.store(vector, simd.pointer(b, at, F32X16), align=4)
+
+    emit.__name__ = f"unpack_tile_{layout.name}"
+    return simd.operation(simd.void, *([simd.i64] * 3))(emit)

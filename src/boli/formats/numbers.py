@@ -162,6 +162,16 @@ _DECODERS: Final[dict[str, Decoder]] = {
     "MXFP4": codebook.mxfp4,
 }
 
+# Where a block of 256 keeps the half-precision factors of its scales and of its minimums.
+_FACTORS: Final = {
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_XS": (0,),
+}
+
 # Numbers decoded at a time: the working copies stay in the second-level cache, and need little memory.
 _AT_ONCE: Final = 1 << 17
 
@@ -236,6 +246,26 @@ def groups(data: Bytes, fmt: NumberFormat, columns: int) -> Groups:
         for part in _parts(len(blocks), fmt.block_size):
             decode(blocks[part], out_quants[part], out_scales[part], out_minimums[part])
     return Groups(quants, scales, minimums, fmt.group_size)
+
+
+def factors(data: Bytes, fmt: NumberFormat, columns: int) -> npt.NDArray[np.float16]:
+    """The half-precision numbers whose products with small integers are a K-quant's scales.
+
+    Args:
+        data: uint8 `[rows, fmt.nbytes(columns)]`.
+        fmt: A format of blocks of 256 with such scales.
+        columns: Numbers in a row.
+
+    Returns:
+        float16 `[1 or 2, rows, columns // 256]`: of the scales, and of the minimums negated.
+
+    Raises:
+        KeyError: if the format has no such factors.
+        UnsupportedModel, ValueError: as `groups`.
+    """
+    rows = _check(data, fmt, columns)
+    blocks = np.ascontiguousarray(data).reshape(rows, -1, fmt.block_bytes)
+    return np.stack([blocks[..., at : at + 2].copy().view("<f2")[..., 0] for at in _FACTORS[fmt.name]])
 
 
 def dequantize(data: Bytes, fmt: NumberFormat, columns: int) -> Float32:

@@ -1,0 +1,95 @@
+"""How keys and values lie in the pages of the KV cache, and how they and queries get there.
+
+A page holds 32 positions of one key/value head: the keys, then the values. Even positions come
+before odd ones. `head_dim` is padded to 32 with zeros. Three types:
+
+    bf16   K [head_dim / 2][position] pairs of dimensions    V [position / 2][head_dim] pairs of positions
+    f32    K [head_dim][position]                            V [position][head_dim]
+    int8   the same, then a scale for each position's keys, and one for its values
+
+Whatever is written is finite: what a query must not see is multiplied by 0, and 0 · NaN is not 0.
+"""
+
+from __future__ import annotations
+
+from boli.cpu.lanes import finite, round_to_bf16, round_to_i8
+from boli.cpu.simd import kernel, load_f32, store_f32, store_i16, store_i32, store_u8, to_f32
+from boli.cpu.sizes import F4, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES
+
+BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
+HALF = PAGE_SIZE // 2
+
+
+@kernel
+def index_in_page(slot):
+    """Where a position lies: even ones first."""
+    return slot % 2 * HALF + slot // 2
+
+
+@kernel
+def values_start(kind, padded):
+    """Bytes of a page's keys."""
+    return padded * PAGE_SIZE * (2 if kind == BF16 else 4 if kind == F32 else 1)
+
+
+@kernel
+def write_key(kind, head, size, padded, page, slot):
+    """One position's keys of one head."""
+    index = index_in_page(slot)
+    if kind == BF16:
+        for d in range(0, size, 2):
+            low = round_to_bf16(finite(load_f32(head + d * F4)))
+            high = round_to_bf16(finite(load_f32(head + d * F4 + F4))) if d + 1 < size else 0
+            store_i32(page + (d // 2 * PAGE_SIZE + index) * 4, low | high << 16)
+    elif kind == F32:
+        for d in range(size):
+            store_f32(page + (d * PAGE_SIZE + index) * F4, finite(load_f32(head + d * F4)))
+    else:
+        scale, inverse = scales_of(head, size)
+        for d in range(size):
+            store_u8(page + d * PAGE_SIZE + index, round_to_i8(load_f32(head + d * F4) * inverse))
+        store_f32(page + 2 * padded * PAGE_SIZE + index * F4, scale)
+
+
+@kernel
+def write_value(kind, head, size, padded, page, slot):
+    """One position's values of one head, behind the page's keys."""
+    index, values = index_in_page(slot), page + values_start(kind, padded)
+    if kind == BF16:
+        place = values + (slot // 2 * padded * 2 + slot % 2) * 2
+        for d in range(size):
+            store_i16(place + d * 4, round_to_bf16(finite(load_f32(head + d * F4))))
+    elif kind == F32:
+        for d in range(size):
+            store_f32(values + (index * padded + d) * F4, finite(load_f32(head + d * F4)))
+    else:
+        scale, inverse = scales_of(head, size)
+        for d in range(size):
+            store_u8(values + index * padded + d, round_to_i8(load_f32(head + d * F4) * inverse))
+        store_f32(page + 2 * padded * PAGE_SIZE + (PAGE_SIZE + index) * F4, scale)
+
+
+@kernel
+def scales_of(head, size):
+    """Scale and its inverse of a vector that is kept as int8; both 0 for zeros."""
+    largest = to_f32(0)
+    for d in range(size):
+        largest = max(largest, abs(finite(load_f32(head + d * F4))))
+    if largest > 0.0:
+        return largest / to_f32(127), to_f32(127) / largest
+    return to_f32(0), to_f32(0)
+
+
+@kernel
+def place_query(kind, scratch, rows, m, head, size, padded, scale, position):
+    """Puts one query into a tile: scaled, rounded as the keys are multiplied, padded with zeros."""
+    store_i32(scratch + POSITIONS + m * 4, position)
+    place = scratch + QUERIES + m * 4
+    if kind == BF16:
+        for d in range(0, padded, 2):
+            low = round_to_bf16(load_f32(head + d * F4) * scale) if d < size else 0
+            high = round_to_bf16(load_f32(head + d * F4 + F4) * scale) if d + 1 < size else 0
+            store_i32(place + d // 2 * rows * 4, low | high << 16)
+    else:
+        for d in range(padded):
+            store_f32(place + d * rows * 4, load_f32(head + d * F4) * scale if d < size else to_f32(0))

@@ -1,0 +1,179 @@
+"""Puts a file's rows into the layouts of `layouts.py`, in NumPy, and reads them back for tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from boli.cpu.layouts import (
+    GROUP,
+    LAYOUTS,
+    QUADS,
+    ROWS_PER_BLOCK,
+    SUPER,
+    FloatLayout,
+    IntLayout,
+    Layout,
+    PairLayout,
+    padded,
+)
+from boli.formats.numbers import Groups, factors, groups
+
+if TYPE_CHECKING:
+    from boli.formats.checkpoint import Matrix
+
+Bytes = npt.NDArray[np.uint8]
+Float16 = npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+
+_NUMBER = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8}
+
+
+def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: int | None = None) -> None:
+    """Packs rows `first_row … end_row - 1` of a matrix, in canonical order.
+
+    Args:
+        destination: uint8, `packed_bytes` long; every byte is written.
+        matrix: The matrix as the file has it.
+        first_row: Where to start; a fused matrix is packed in parts.
+        end_row: Where to end, or None for all.
+    """
+    layout = LAYOUTS[matrix.format.name]
+    end = matrix.rows if end_row is None else end_row
+    block_bytes = layout.block_bytes(matrix.columns)
+    # A few hundred blocks at a time: the working copies stay in the cache and memory stays bounded.
+    blocks_at_once = max(1, (1 << 20) // (ROWS_PER_BLOCK * max(matrix.columns, 1)))
+    for block in range(0, padded(end - first_row, ROWS_PER_BLOCK) // ROWS_PER_BLOCK, blocks_at_once):
+        start = first_row + block * ROWS_PER_BLOCK
+        stop = min(start + blocks_at_once * ROWS_PER_BLOCK, end)
+        rows = (
+            matrix.data[start:stop] if matrix.row_order is None else matrix.data[matrix.row_order[start:stop]]
+        )
+        count = padded(stop - start, ROWS_PER_BLOCK) // ROWS_PER_BLOCK
+        part = destination[block * block_bytes : (block + count) * block_bytes].reshape(count, block_bytes)
+        if isinstance(layout, FloatLayout):
+            _pack_floats(part, rows, layout, matrix.columns)
+        elif isinstance(layout, PairLayout):
+            _pack_pairs(part, rows, matrix.columns)
+        else:
+            halves = factors(rows, matrix.format, matrix.columns) if layout.has_factor else None
+            _pack_groups(part, groups(rows, matrix.format, matrix.columns), halves, layout)
+
+
+def _pack_floats(part: Bytes, rows: Bytes, layout: FloatLayout, columns: int) -> None:
+    """Rows of numbers, transposed."""
+    element = np.dtype(np.float32) if layout.element == "f32" else np.dtype(np.uint16)
+    numbers = _whole(np.ascontiguousarray(rows).view(element), len(part), layout.depth(columns))
+    part.view(element).reshape(len(part), -1, ROWS_PER_BLOCK)[...] = numbers.transpose(0, 2, 1)
+
+
+def _pack_pairs(part: Bytes, rows: Bytes, columns: int) -> None:
+    """Rows of bfloat16 numbers, transposed two by two."""
+    numbers = _whole(np.ascontiguousarray(rows).view(np.uint16), len(part), padded(columns, GROUP))
+    part.view(np.uint32).reshape(len(part), -1, ROWS_PER_BLOCK)[...] = numbers.view(np.uint32).transpose(
+        0, 2, 1
+    )
+
+
+def _pack_groups(part: Bytes, source: Groups, halves: Float16 | None, layout: IntLayout) -> None:
+    """Quants four inputs deep, their planes, scales, minimums: step by step."""
+    count, columns = len(part), source.quants.shape[1]
+    depth = layout.depth(columns)
+    # Rows and columns that pad the matrix get scale 0 and minimum 0, so their quants do not matter.
+    shifted = (source.quants.astype(np.int16) + layout.zero).astype(np.uint8)
+    quants = _whole(shifted, count, depth * GROUP)
+    quants = quants.reshape(count, ROWS_PER_BLOCK, depth, QUADS, 4).transpose(0, 2, 3, 1, 4)
+    steps = np.empty((count, depth, layout.step_bytes), np.uint8)
+
+    per_byte = 8 // layout.base
+    fields = (quants & ((1 << layout.base) - 1)).reshape(count, depth, -1, per_byte, ROWS_PER_BLOCK, 4)
+    packed = fields[:, :, :, 0].copy()
+    for field in range(1, per_byte):
+        packed |= fields[:, :, :, field] << (field * layout.base)
+    steps[..., : layout.quant_bytes] = packed.reshape(count, depth, -1)
+    end = layout.quant_bytes
+    for plane in range(layout.planes):
+        bits = np.packbits((quants >> (layout.base + plane)) & 1, axis=-1, bitorder="little")
+        # Two rows' four bits share a byte.
+        nibbles = bits.reshape(count, depth, QUADS, ROWS_PER_BLOCK // 2, 2)
+        size = layout.plane_bytes // layout.planes
+        steps[..., end : end + size] = (nibbles[..., 0] | nibbles[..., 1] << 4).reshape(count, depth, -1)
+        end += size
+
+    numbers = [source.scales] if source.minimums is None else [source.scales, source.minimums]
+    if halves is not None:
+        numbers = [_integers(*pair) for pair in zip(numbers, (halves[0], -halves[-1]), strict=False)]
+    for values in numbers:
+        full = _whole(values.astype(_NUMBER[layout.scale]), count, depth * layout.parts)
+        size = layout.parts * ROWS_PER_BLOCK * layout.scale_bytes
+        ordered = full.reshape(count, ROWS_PER_BLOCK, depth, layout.parts).transpose(0, 2, 3, 1)
+        steps[..., end : end + size] = np.ascontiguousarray(ordered).view(np.uint8).reshape(count, depth, -1)
+        end += size
+    if halves is None:
+        part[...] = steps.reshape(part.shape)
+        return
+    runs = part.reshape(count, depth // SUPER, -1)
+    full = np.stack([_whole(half, count, depth // SUPER) for half in halves], axis=1)
+    in_front = np.ascontiguousarray(full.transpose(0, 3, 1, 2)).view(np.uint8)
+    runs[..., : layout.factor_bytes] = in_front.reshape(count, depth // SUPER, -1)
+    runs[..., layout.factor_bytes :] = steps.reshape(count, depth // SUPER, -1)
+
+
+def _integers(products: Float32, half: Float16) -> Float32:
+    """What a factor was multiplied with: a product rounded to float32 gives a small integer back."""
+    factor = np.repeat(half.astype(np.float32), products.shape[1] // half.shape[1], axis=1)
+    return np.rint(np.divide(products, factor, out=np.zeros_like(products), where=factor != 0))
+
+
+def _whole(rows: npt.NDArray[np.generic], blocks: int, columns: int) -> npt.NDArray[np.generic]:
+    """Rows, padded with zeros to whole blocks and to `columns`: `[blocks, 32, columns]`."""
+    if rows.shape == (blocks * ROWS_PER_BLOCK, columns):
+        return rows.reshape(blocks, ROWS_PER_BLOCK, columns)
+    full = np.zeros((blocks * ROWS_PER_BLOCK, columns), rows.dtype)
+    full[: len(rows), : rows.shape[1]] = rows
+    return full.reshape(blocks, ROWS_PER_BLOCK, columns)
+
+
+def unpacked(packed: Bytes, layout: Layout, rows: int, columns: int) -> Float32:
+    """What a packed matrix says, as float32 `[rows, columns]`: the oracle of the packers and kernels."""
+    count = padded(rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK
+    if isinstance(layout, IntLayout):
+        values = _unpacked_groups(packed.reshape(count, -1), layout, layout.depth(columns))
+    elif isinstance(layout, PairLayout):
+        pairs = packed.view(np.uint16).reshape(count, -1, ROWS_PER_BLOCK, 2).transpose(0, 2, 1, 3)
+        values = (pairs.astype(np.uint32) << 16).view(np.float32)
+    else:
+        kind = np.float32 if layout.element == "f32" else np.float16
+        values = packed.view(kind).reshape(count, -1, ROWS_PER_BLOCK).transpose(0, 2, 1).astype(np.float32)
+    return np.ascontiguousarray(values.reshape(count * ROWS_PER_BLOCK, -1)[:rows, :columns])
+
+
+def _unpacked_groups(blocks: Bytes, layout: IntLayout, depth: int) -> Float32:
+    """`[blocks, 32, columns]`."""
+    count, factor = len(blocks), np.ones((1, 1, 1, 1), np.float32)
+    if layout.has_factor:
+        runs = blocks.reshape(count, depth // SUPER, -1)
+        halves = np.ascontiguousarray(runs[..., : layout.factor_bytes]).view(np.float16).astype(np.float32)
+        factor = np.repeat(halves.reshape(count, -1, layout.columns, ROWS_PER_BLOCK), SUPER, axis=1)
+        blocks = np.ascontiguousarray(runs[..., layout.factor_bytes :])
+    steps = blocks.reshape(count, depth, layout.step_bytes)
+    end = layout.quant_bytes
+    lines = steps[..., :end].reshape(count, depth, -1, 1, ROWS_PER_BLOCK, 4)
+    shifts = np.arange(0, 8, layout.base, dtype=np.uint8).reshape(1, 1, 1, -1, 1, 1)
+    quants = ((lines >> shifts) & ((1 << layout.base) - 1)).reshape(count, depth, QUADS, ROWS_PER_BLOCK, 4)
+    for plane in range(layout.planes):
+        size = layout.plane_bytes // layout.planes
+        bits = np.unpackbits(steps[..., end : end + size], axis=-1, bitorder="little")
+        quants |= bits.reshape(quants.shape) << (layout.base + plane)
+        end += size
+    shape = count, depth, layout.columns, layout.parts, ROWS_PER_BLOCK
+    numbers = np.ascontiguousarray(steps[..., end:]).view(_NUMBER[layout.scale]).reshape(shape)
+    products = numbers.astype(np.float32) * factor[:, :, :, None]
+    grouped = quants.astype(np.float32).reshape(count, depth, layout.parts, -1, ROWS_PER_BLOCK, 4)
+    values = (grouped - np.float32(layout.zero)) * products[:, :, 0, :, None, :, None]
+    if layout.minimum:
+        sign = -1 if layout.has_factor else 1
+        values = values + np.float32(sign) * products[:, :, 1, :, None, :, None]
+    return values.transpose(0, 4, 1, 2, 3, 5).reshape(count, ROWS_PER_BLOCK, -1)

@@ -1,0 +1,61 @@
+"""Sizes that the kernels and the runner must agree on. Light: no Numba.
+
+A tile is some rows of activations, or some queries of attention, that are multiplied together.
+"""
+
+from __future__ import annotations
+
+from boli.cpu.layouts import GROUP
+
+F4 = 4
+VECTOR = 64
+LARGEST_TILE = 6  # 5 rows are a tile of 4 and one of 1
+
+# The int8 stream of activations: for each group of 32 numbers, a record of 16 words for each row. Eight
+# hold the quants; then come, counted in words, the scale, -Σ a and scale · Σ a, and the latter two
+# for both halves of the group.
+SCALE, MINUS_SUM, SCALED_SUM, MINUS_HALF_SUMS, SCALED_HALF_SUMS = 8, 9, 10, 11, 13
+RECORD = 16 * F4
+
+
+def stream_bytes(encoding: str, columns: int) -> int:
+    """Bytes of a row of activations; `columns` is a multiple of 32."""
+    words = {"int8": columns // GROUP * RECORD // F4, "float32": columns, "bfloat16": columns // 2}
+    return words[encoding] * F4
+
+
+# Attention: positions in a page of the KV cache, and pages whose results are put together first.
+PAGE_SIZE = 32
+CHUNK_PAGES = 8
+CHUNK = CHUNK_PAGES * PAGE_SIZE
+HEAD_PADDING = 32  # heads are padded to a multiple
+
+# What keys and values are kept as; the position in this list is what the compiled step knows it by.
+KV_TYPES = ("bf16", "int8", "f32")
+KV_BYTES = {"bf16": 2, "int8": 1, "f32": 4}
+
+
+def page_bytes(kv_type: str, head_padded: int) -> int:
+    """Bytes of a page of one key/value head: keys, values, and for int8 a scale for each of them."""
+    scales = 2 * PAGE_SIZE * F4 if kv_type == "int8" else 0
+    return 2 * PAGE_SIZE * head_padded * KV_BYTES[kv_type] + scales
+
+
+# Scratch memory of a tile of queries, bytes: scores, probabilities, factors and positions; sums of
+# exponentials by lane; query pairs. Behind them the results of a chunk and of all chunks.
+SCORES = 0
+PROBABILITIES = SCORES + LARGEST_TILE * PAGE_SIZE * F4
+SHRINK = PROBABILITIES + LARGEST_TILE * PAGE_SIZE * F4
+POSITIONS = SHRINK + VECTOR
+CHUNK_SUMS = POSITIONS + VECTOR
+QUERIES = CHUNK_SUMS + LARGEST_TILE * VECTOR
+
+
+def result_bytes(head_padded: int) -> int:
+    """Bytes of one query's result: a vector with the largest score and the sum, then `[head_dim]` sums."""
+    return VECTOR + head_padded * F4
+
+
+def scratch_bytes(head_padded: int) -> int:
+    """Bytes that attention needs for one thread."""
+    return QUERIES + LARGEST_TILE * (head_padded * F4 + 2 * result_bytes(head_padded))
