@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from boli.engine.params import SamplingParams
     from boli.engine.sampling import Sampled
     from boli.engine.stream import Stream
+    from boli.weigh import weigh
 
 __version__ = "0.1.0"
 
@@ -86,6 +87,7 @@ __all__ = [  # noqa: RUF022  # alphabetical, whatever the case; a test keeps it 
     "UnsafeFile",
     "UnsupportedModel",
     "UsageError",
+    "weigh",
 ]
 
 # What needs NumPy and the rest is imported when it is first used, so that `import boli` is quick.
@@ -101,6 +103,7 @@ _HOMES = {
     "Stream": "boli.engine.stream",
     "Timings": "boli.engine.output",
     "load": "boli.engine.llm",
+    "weigh": "boli.weigh",
 }
 
 
@@ -110,7 +113,9 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and complain about
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module 'boli' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(home), name)
+        module = import_module(home)
+        # `boli.weigh` is a package that can be called.
+        value = globals()[name] = module if home == f"boli.{name}" else getattr(module, name)
         return value
 
 

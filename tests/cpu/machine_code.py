@@ -196,9 +196,10 @@ class Emulated:
     def __call__(self, *arguments: Argument) -> None:
         given = struct.pack("q", len(arguments))
         for a in arguments:
-            given += (
-                struct.pack("qq", 0, a) if isinstance(a, int) else struct.pack("q", a.nbytes) + a.tobytes()
-            )
+            if isinstance(a, int):
+                given += struct.pack("qq", 0, a)
+            else:
+                given += struct.pack("q", a.nbytes) + a.tobytes()
         command = [EMULATOR, "-cpu", "max", str(self._program)]
         result = subprocess.run(command, input=given, capture_output=True, check=True).stdout
         for array in (a for a in arguments if not isinstance(a, int)):

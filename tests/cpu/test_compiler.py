@@ -39,11 +39,18 @@ def run(cache: Path, **settings: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which the unit was compiled once."""
-    assert run(tmp_path) == ["1", "304", "True"]
-    return tmp_path
+    folder = tmp_path_factory.mktemp("cache")
+    assert run(folder) == ["1", "304", "True"]
+    return folder
+
+
+@pytest.fixture
+def cache(filled: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(filled, tmp_path / "cache")
 
 
 def objects(cache: Path) -> list[Path]:

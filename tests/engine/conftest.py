@@ -16,5 +16,5 @@ def llm(tmp_path: Path) -> Iterator[LLM]:
     """A toy model; whatever is done with it, no page may be lost."""
     with toy_llm(tmp_path) as model:
         yield model
-        scheduler = model._engine.scheduler
-        assert scheduler.pool.used == sum(len(session.table) for session in scheduler.idle)
+        pool = model._engine.scheduler.pool
+        assert (pool.used, pool.free + pool.cached) == (0, pool.num_pages)

@@ -10,7 +10,7 @@ from boli.engine.capacity import choose_context, pages_for
 from boli.errors import OutOfMemory, UsageError
 from engine.toy_runner import toy_config
 
-PAGE: dict[str, int] = {"page_size": 32, "page_bytes": 1000}
+PAGE: dict[str, int] = {"page_size": 32, "page_bytes": 1000, "max_sequences": 4}
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,9 @@ PAGE: dict[str, int] = {"page_size": 32, "page_bytes": 1000}
     [
         (2048, 10**9, 2048),  # what the model can do
         (100_000, 10**9, 8192),  # at most the default
-        (100_000, 4 * 1000 * 10, 320),  # ten pages fit into a quarter of the memory
+        (100_000, 4 * 1000 * 40, 28 * 32),  # forty pages fit into a quarter of the memory
+        (100_000, 4 * 1000 * 10, 5 * 32),  # half of what there is, where there is little
+        (100_000, 4 * 1000 * 11, 5 * 32),
         (100, 4 * 1000 * 10, 100),
         (100_000, 4 * 1000, 32),
     ],
@@ -46,6 +48,14 @@ def test_what_the_model_cannot_do_is_refused(requested: Any) -> None:
         choose_context(toy_config(positions=4096), requested, available=10**9, **PAGE)
 
 
-def test_pages_for_one_full_context_or_several_short_ones() -> None:
+@pytest.mark.parametrize("pages", [2, 3, 10, 11, 40, 100])
+def test_what_is_chosen_by_default_fits_into_a_quarter_with_all_its_pages(pages: int) -> None:
+    context = choose_context(toy_config(positions=10**6), None, available=4 * 1000 * pages, **PAGE)
+    chosen = pages_for(context, page_size=32, max_sequences=4)
+    assert pages - 1 <= chosen <= pages
+
+
+def test_pages_for_one_full_context_and_short_ones_beside_it() -> None:
     assert pages_for(64, page_size=32, max_sequences=1) == 2
-    assert pages_for(65, page_size=32, max_sequences=8) == 10
+    assert pages_for(65, page_size=32, max_sequences=8) == 3 + 3
+    assert pages_for(8192, page_size=32, max_sequences=8) == 256 + 7 * 4

@@ -26,12 +26,12 @@ from engine.toy_runner import ToyRunner, expected_tokens
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
-@pytest.mark.parametrize("chunk", [1, 3, 16, None])
+@pytest.mark.parametrize(("max_rows", "budget"), [(8, 1), (8, 3), (20, 3), (20, 16), (64, 64)])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
 def test_tokens_do_not_depend_on_neighbours_or_chunks(
-    count: int, chunk: int | None, params: SamplingParams
+    count: int, max_rows: int, budget: int, params: SamplingParams
 ) -> None:
-    engine = make_engine(chunk=chunk, num_pages=128, max_rows=20)
+    engine = make_engine(num_pages=128, max_rows=max_rows, prefill_budget=budget)
     prompts = [some_prompt(3 + 5 * index, index) for index in range(count)]
     requests = [engine.submit(prompt, params) for prompt in prompts]
     run_all(engine)
@@ -42,7 +42,7 @@ def test_tokens_do_not_depend_on_neighbours_or_chunks(
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
 def test_tokens_do_not_depend_on_order_or_on_when_neighbours_come(order: Sequence[int]) -> None:
-    engine = make_engine(chunk=3, max_rows=8)
+    engine = make_engine(prefill_budget=3, max_rows=8)
     prompts = [some_prompt(2 + 7 * index, index) for index in range(4)]
     requests = {}
     for index in order:
@@ -58,7 +58,7 @@ def test_tokens_do_not_depend_on_order_or_on_when_neighbours_come(order: Sequenc
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
 def test_preemption_does_not_change_the_answer(num_pages: int, params: SamplingParams) -> None:
     """Pages for little more than one context, eight requests: all end, with the tokens they have alone."""
-    engine = make_engine(num_pages=num_pages, chunk=16)
+    engine = make_engine(num_pages=num_pages)
     long = replace(params, max_tokens=40)
     prompts = [some_prompt(6 + index, index) for index in range(8)]
     requests = [engine.submit(prompt, long) for prompt in prompts]
@@ -66,7 +66,7 @@ def test_preemption_does_not_change_the_answer(num_pages: int, params: SamplingP
     assert engine.scheduler.preemptions > 0
     for prompt, request in zip(prompts, requests, strict=True):
         assert output(request) == expected_tokens(prompt, long)
-    assert engine.scheduler.pool.free == num_pages
+    assert engine.scheduler.pool.used == 0
 
 
 def test_more_requests_than_sequences_queue() -> None:
@@ -94,7 +94,7 @@ def test_the_listener_ends_a_request() -> None:
 
 
 def test_times_are_those_of_the_first_step_the_first_token_and_the_end() -> None:
-    engine = make_engine(chunk=3, max_sequences=1)
+    engine = make_engine(max_rows=3, max_sequences=1)
     before = engine.submit([5], GREEDY)
     request = engine.submit(some_prompt(8, 1), GREEDY)
     run_all(engine)
@@ -140,7 +140,7 @@ def test_a_wrong_prompt_is_refused_at_once(prompt: list[int], message: str) -> N
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5, 30])
 def test_abort_in_any_state_once_or_twice(steps: int) -> None:
-    engine = make_engine(chunk=3)
+    engine = make_engine(prefill_budget=3)
     other = engine.submit([9], GREEDY)
     request = engine.submit(some_prompt(11, 3), GREEDY)
     for _ in range(steps):
@@ -150,7 +150,7 @@ def test_abort_in_any_state_once_or_twice(steps: int) -> None:
     assert request.finish_reason == ("length" if steps == 30 else "aborted")
     run_all(engine)
     assert output(other) == expected_tokens([9], GREEDY)
-    assert engine.scheduler.pool.free == 64
+    assert engine.scheduler.pool.used == 0
 
 
 def test_abort_from_inside_a_step_is_carried_out_when_the_step_ends() -> None:
@@ -200,12 +200,12 @@ def test_threads_share_the_steps() -> None:
     for thread in threads:
         thread.join()
     assert results == {index: expected_tokens(some_prompt(4 + index, index), SAMPLED) for index in range(12)}
-    assert engine.scheduler.pool.free == 40
+    assert engine.scheduler.pool.used == 0
 
 
 def test_the_engine_lets_go_of_a_request_that_ended() -> None:
     engine = make_engine()
-    request = engine.submit([1], GREEDY, session=engine.session())
+    request = engine.submit([1], GREEDY)
     run_all(engine)
     ended = weakref.ref(request)
     del request

@@ -41,6 +41,7 @@ def test_text_in_text_out(llm: LLM) -> None:
     assert completion.finish_reason == "length"
     assert completion.logprobs is None
     assert completion.error is None
+    assert (completion.reused_tokens, completion.drafted_tokens, completion.accepted_tokens) == (0, 0, 0)
 
 
 def test_token_ids_in(llm: LLM) -> None:
@@ -62,6 +63,12 @@ def test_several_prompts_at_once_answer_as_each_alone(llm: LLM) -> None:
         assert (completion.token_ids, completion.text) == (alone.token_ids, alone.text)
     mixed = llm.generate([[1, 2], [3]], max_tokens=2)
     assert [completion.prompt_token_ids for completion in mixed] == [[1, 2], [3]]
+
+
+def test_the_same_prompt_again_says_what_was_known(llm: LLM) -> None:
+    first, again = (llm.generate([7] * 50, max_tokens=3) for _ in range(2))
+    assert (first.reused_tokens, again.reused_tokens) == (0, 48)
+    assert first.token_ids == again.token_ids
 
 
 def test_logprobs_are_aligned_with_the_tokens(llm: LLM) -> None:
@@ -212,6 +219,12 @@ def test_a_model_says_what_it_is(llm: LLM) -> None:
     text = repr(llm)
     for part in ("toy", "1 layers of 8", "Q4_1", "92.0 MB", "512", "1.0 MB"):
         assert part in text
+
+
+@pytest.mark.parametrize("speculation", ["on", "", True, None])
+def test_speculation_is_auto_or_off(speculation: Any) -> None:
+    with pytest.raises(UsageError, match="'auto' or 'off'"):
+        load("smollm2", speculation=speculation)
 
 
 @pytest.mark.parametrize("model", [None, 3, b"smollm2"])

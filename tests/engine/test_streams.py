@@ -76,6 +76,23 @@ def test_stop_strings(tmp_path: Path, said: str, stop: list[str], expected: str)
             assert any(decoded.rstrip().endswith(text.rstrip()) for text in stop), "it stops with the token"
 
 
+@pytest.mark.parametrize("depth", [1, 3, 20])
+@pytest.mark.parametrize("stop", [["end"], ["he"], ["now. say"], ["nothing of it"]])
+def test_guesses_are_cut_where_a_stop_string_ends(tmp_path: Path, stop: list[str], depth: int) -> None:
+    with toy_llm(tmp_path) as plain:
+        script = plain.tokenizer.encode("say the end now. ")
+    answers = []
+    for guesses in (None, depth):
+        with scripted(tmp_path, script, depth=guesses) as llm:
+            completion = llm.generate([0, *script], stop=stop, max_tokens=40)
+            chunks = list(llm.stream([0, *script], stop=stop, max_tokens=40))
+        assert "".join(chunk.text for chunk in chunks) == completion.text
+        assert [token for chunk in chunks for token in chunk.token_ids] == completion.token_ids
+        answers.append((completion.text, completion.token_ids, completion.finish_reason))
+    assert answers[0] == answers[1]
+    assert completion.drafted_tokens >= completion.accepted_tokens > 0
+
+
 def test_a_character_cut_by_max_tokens_is_marked(tmp_path: Path) -> None:
     with toy_llm(tmp_path) as plain:
         script = plain.tokenizer.encode("a🙂")
@@ -151,6 +168,22 @@ def test_ctrl_c_ends_the_request_and_goes_through(tmp_path: Path, ask: str) -> N
         assert llm._engine.scheduler.pool.used == 0
         assert not llm._engine.step()
         assert llm.generate("a", max_tokens=3, ignore_eos=True).finish_reason == "length"
+
+
+def test_ctrl_c_before_there_is_a_stream_leaves_no_request_behind(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request has been submitted; nobody will ever read it."""
+
+    def strike(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("boli.engine.llm.Stream", strike)
+        with pytest.raises(KeyboardInterrupt):
+            llm.stream("a", max_tokens=400, ignore_eos=True)
+    assert llm._engine.step()
+    assert not llm._engine.step()
 
 
 def test_two_streams_of_one_thread_advance_together(llm: LLM) -> None:

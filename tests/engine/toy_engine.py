@@ -3,21 +3,78 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from boli.engine.batch import Batch
+from boli.engine.draft import Acceptance, Drafter, StepCosts
 from boli.engine.engine import Engine
 from boli.engine.request import Request
 from boli.engine.sampling import SamplingParams
+from boli.engine.speculation import Speculation
 from engine.toy_runner import ToyRunner
 
 CONTEXT = 64
 
 
 def make_engine(
-    *, chunk: int | None = None, max_sequences: int = 8, context: int = CONTEXT, **runner: Any
+    *,
+    max_sequences: int = 8,
+    context: int = CONTEXT,
+    prefill_budget: int = 16,
+    depth: int | None = None,
+    **runner: Any,
 ) -> Engine:
-    return Engine(ToyRunner(**runner), context=context, max_sequences=max_sequences, chunk=chunk)
+    """An engine; with a depth it always guesses that many tokens, if it can."""
+    return Engine(
+        ToyRunner(**runner),
+        context=context,
+        max_sequences=max_sequences,
+        prefill_budget=prefill_budget,
+        speculation=bold(depth),
+    )
+
+
+def bold(depth: int | None) -> Speculation | None:
+    """Speculation that always guesses so many tokens, whether that pays or not."""
+    return None if depth is None else Speculation(acceptance=partial(Bold, depth))
+
+
+class Bold(Acceptance):
+    """Guesses always the same number of tokens."""
+
+    def __init__(self, guesses: int) -> None:
+        super().__init__()
+        self._guesses = guesses
+
+    def depth(self, costs: StepCosts, rows: int, most: int, tokens: float = 1.0) -> int:
+        return max(0, min(self._guesses, most))
+
+
+class Prophet(Drafter):
+    """Knows the answer, and gets every so many tokens of it wrong."""
+
+    def __init__(self, answer: Sequence[int], every: int) -> None:
+        super().__init__()
+        self._answer = list(answer)
+        self._every = every
+        self._said = 0
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        self._said += len(tokens)
+
+    def propose(self, most: int) -> list[int]:
+        return [
+            token if (position + 1) % self._every else abs(token - 1)
+            for position, token in enumerate(self._answer[self._said : self._said + most], self._said)
+        ]
+
+
+def foretell(request: Request, answer: Sequence[int], every: int) -> None:
+    """Lets a prophet guess for a request of an engine that guesses."""
+    assert request.guesses is not None
+    request.guesses.drafter = Prophet(answer, every)
 
 
 def run_all(engine: Engine) -> None:

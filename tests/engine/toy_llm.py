@@ -13,6 +13,7 @@ from boli.engine.engine import Engine
 from boli.engine.ledger import Ledger
 from boli.engine.llm import LLM
 from boli.text import load_tokenizer
+from engine.toy_engine import bold
 from engine.toy_runner import ToyRunner
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -61,8 +62,15 @@ def write_tokenizer(folder: Path, *, chat_template: str | None = CHATML) -> None
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def toy_llm(folder: Path, *, context: int = 512, chat_template: str | None = CHATML, **runner: Any) -> LLM:
-    """A model whose answers `toy_runner.expected_tokens` knows."""
+def toy_llm(
+    folder: Path,
+    *,
+    context: int = 512,
+    chat_template: str | None = CHATML,
+    depth: int | None = None,
+    **runner: Any,
+) -> LLM:
+    """A model whose answers `toy_runner.expected_tokens` knows; with a depth it guesses that many tokens."""
     write_tokenizer(folder, chat_template=chat_template)
     settings = {"vocab_size": VOCAB, "num_pages": 64, "page_size": 16, "max_rows": 64} | runner
     return LLM(
@@ -70,7 +78,7 @@ def toy_llm(folder: Path, *, context: int = 512, chat_template: str | None = CHA
         path=folder,
         format="safetensors",
         tokenizer=load_tokenizer(folder),
-        engine=Engine(ToyRunner(**settings), context=context),
+        engine=Engine(ToyRunner(**settings), context=context, speculation=bold(depth)),
         ledger=Ledger(),
         load_seconds=0.25,
     )

@@ -24,6 +24,8 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "head_dim": (1, 4096),
     "max_position_embeddings": (1, 2**27),
     "sliding_window": (1, 2**31 - 1),
+    "num_experts": (1, 2**16),
+    "lora_rank": (1, 2**17),
     "layer_count": (0, 2**20),  # counts of layers that may exceed the number of layers
     "token_id": (-1, 2**31 - 1),  # -1 is how some files write "none"
     "norm_eps": (1e-12, 1e-1),
@@ -130,6 +132,18 @@ class Fields:
         if isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) != count:
             raise self.wrong(key, f"a list of {count}")
         return value
+
+    def layers(self, key: str) -> frozenset[int]:
+        """Numbers of layers given as a list; none where it is absent."""
+        value = self.get(key)
+        if value is None:
+            return frozenset()
+        high = BOUNDS["num_hidden_layers"][1]
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) > high:
+            raise self.wrong(key, "a list of layers")
+        if not all(type(item) is int and 0 <= item <= high for item in value):
+            raise self.wrong(key, "a list of layers")
+        return frozenset(value)
 
     def token_id(self, key: str) -> int | None:
         """A token id, or None where it is absent or -1."""

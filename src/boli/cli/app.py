@@ -32,6 +32,8 @@ class _Commands(LazyGroup):
         "chat": "Talk with a model.",
         "tokenize": "Show how a text becomes tokens.",
         "models": "List, fetch, show and remove models.",
+        "bench": "Measure how fast a model runs here, and what holds it back.",
+        "weigh": "Weigh a model before it is downloaded: its bytes, what fits, how fast.",
         "doctor": "Say what this machine has and what is missing.",
     }
 

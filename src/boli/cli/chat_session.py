@@ -40,7 +40,7 @@ class ChatSession:
 
     Args:
         llm: The model.
-        conversation: What was said; it keeps the KV cache.
+        conversation: What was said.
         options: How to sample the answers.
     """
 

@@ -165,15 +165,15 @@ def _compile(unit: Unit) -> tuple[str, bytes]:
     # Half a second, paid only when something is compiled.
     from numba import njit, types  # noqa: PLC0415
 
-    from boli.cpu.codegen import chosen_instructions  # noqa: PLC0415
+    from boli.cpu.codegen import chosen_instructions, object_code  # noqa: PLC0415
 
     signature = (types.int64,) * unit.arguments
     with _interruptible(), chosen_instructions():
         dispatcher = njit(
             signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
         )(unit.source())
-    compiled = dispatcher.overloads[signature]
-    return compiled.fndesc.llvm_func_name, compiled.library._get_compiled_object()
+        compiled = dispatcher.overloads[signature]
+        return compiled.fndesc.llvm_func_name, object_code(compiled.library)
 
 
 @contextlib.contextmanager

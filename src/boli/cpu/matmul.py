@@ -53,79 +53,40 @@ def _row_bytes(layout: Layout) -> int:
     return RECORD if isinstance(layout, IntLayout) else 4
 
 
-def gemm(layout: Layout) -> Any:
-    """One block of weights times any number of rows, tile after tile.
-
-    Its arguments, all int64: `weights, depth, activations, y, y_stride, rows, accumulate`.
-    """
-    one, two, four, six = (_tile(layout, rows) for rows in (1, 2, 4, LARGEST_TILE))
-    row_bytes = _row_bytes(layout)
-
-    def run(weights, depth, activations, y, y_stride, rows, accumulate):
-        row = 0
-        while rows - row >= LARGEST_TILE:
-            at = activations + row * depth * row_bytes
-            six(weights, depth, at, y + row * y_stride, y_stride, accumulate)
-            row += LARGEST_TILE
-        if rows - row >= 4:
-            at = activations + row * depth * row_bytes
-            four(weights, depth, at, y + row * y_stride, y_stride, accumulate)
-            row += 4
-        elif rows - row >= 2:
-            at = activations + row * depth * row_bytes
-            two(weights, depth, at, y + row * y_stride, y_stride, accumulate)
-            row += 2
-        if row < rows:
-            at = activations + row * depth * row_bytes
-            one(weights, depth, at, y + row * y_stride, y_stride, accumulate)
-
-    return run
-
-
 def project(layout: Layout) -> Any:
     """The matrix product of one layout, as a Python function for Numba to compile.
 
     Its arguments, all int64: `weights, block_stride, depth, activations, y, y_stride, rows,
-    first_block, end_block, accumulate, panel, gemm`: `panel` is scratch memory for an unpacked
-    block, `gemm` the address of the compiled `gemm` of the panel's layout.
+    first_block, end_block, accumulate`.
     """
-    one, two, three, four = (_tile(layout, rows) for rows in (1, 2, 3, 4))
-    many = _many(layout)
+    one, two, three, four, six = (_tile(layout, rows) for rows in (1, 2, 3, 4, LARGEST_TILE))
+    row_bytes = _row_bytes(layout)
 
     def run(
-        weights, block_stride, depth, activations, y, y_stride, rows,
-        first_block, end_block, accumulate, panel, gemm,
-    ):  # fmt: skip
+        weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate
+    ):
+        step = depth * row_bytes  # from one row's activations to the next one's
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            if rows == 1:
-                one(w, depth, activations, out, y_stride, accumulate)
-            elif rows == 2:
-                two(w, depth, activations, out, y_stride, accumulate)
-            elif rows == 3:
+            row = 0
+            while rows - row >= LARGEST_TILE:
+                six(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                row += LARGEST_TILE
+            left = rows - row
+            if left == 3 and rows == 3:
                 three(w, depth, activations, out, y_stride, accumulate)
-            elif rows == 4:
-                four(w, depth, activations, out, y_stride, accumulate)
-            else:
-                many(w, depth, panel)
-                from_panel = panel if isinstance_int else w
-                call_gemm(gemm, from_panel, depth, activations, out, y_stride, rows, accumulate)
+                continue
+            if left >= 4:
+                four(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                row += 4
+            elif left >= 2:
+                two(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                row += 2
+            if row < rows:
+                one(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
 
-    isinstance_int = isinstance(layout, IntLayout)
     return run
-
-
-def _many(layout: Layout) -> Any:
-    """What makes a block ready for many rows; floats are ready."""
-    if isinstance(layout, IntLayout):
-        return unpack_tile(layout)
-
-    @njit(inline="always")
-    def ready(weights, depth, panel):
-        pass
-
-    return ready
 
 
 def look_up(layout: Layout) -> Any:

@@ -29,12 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 def project_unit(layout: Layout) -> Unit:
     """The compiled matrix product of a layout."""
-    return _unit("project", layout, 12)
-
-
-def gemm_unit(layout: Layout) -> Unit:
-    """The compiled product with many rows: of the layout itself, or of its panel."""
-    return _unit("gemm", layout.panel if isinstance(layout, IntLayout) else layout, 7)
+    return _unit("project", layout, 10)
 
 
 def look_up_unit(layout: Layout) -> Unit:
@@ -95,7 +90,6 @@ class PackedMatrix:
         """Fills this matrix's row of the plan."""
         values = {
             p.PROJECT: addresses[project_unit(self.layout).name],
-            p.GEMM: addresses[gemm_unit(self.layout).name],
             p.LOOK_UP: addresses.get(look_up_unit(self.layout).name, 0),
             p.DATA: self.data.ctypes.data,
             p.BLOCKS: padded(self.rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK,

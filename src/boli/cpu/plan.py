@@ -36,8 +36,8 @@ HEADER_WORDS = 63
 LAYER_WORDS = 22
 
 # One matrix.
-PROJECT, GEMM, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ENCODING, BIAS = range(0, 9 * WORD, WORD)
-MATRIX_WORDS = 9
+PROJECT, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ENCODING, BIAS = range(0, 8 * WORD, WORD)
+MATRIX_WORDS = 8
 
 # Encodings of activations: their place in a table of three streams, and as a bit in what a stage wants.
 ENCODINGS = {"int8": 0, "float32": 1, "bfloat16": 2}

@@ -17,7 +17,6 @@ from boli.cpu.packing import (
     Packer,
     Words,
     attend_unit,
-    gemm_unit,
     look_up_unit,
     project_unit,
     rope_table,
@@ -276,11 +275,7 @@ class CpuRunner:
 
             return module.entry
 
-        units = {
-            unit.name: unit
-            for matrix in self._matrices
-            for unit in (project_unit(matrix.layout), gemm_unit(matrix.layout))
-        }
+        units = {unit.name: unit for unit in (project_unit(m.layout) for m in self._matrices)}
         for index in (self._embedding, self._position):
             if index is not None:
                 unit = look_up_unit(self._matrices[index].layout)

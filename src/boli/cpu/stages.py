@@ -15,7 +15,7 @@ from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, lo
 from boli.cpu.sizes import F4, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
 
-call_project = function_call(12)
+call_project = function_call(10)
 call_look_up = function_call(7)
 
 BLOCK = ROWS_PER_BLOCK * F4
@@ -77,11 +77,10 @@ def prepare_norm(plan, thread, source, weight, bias, rows, wanted):
 @kernel
 def project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, accumulate):
     """Computes y (+)= W a + bias for some blocks of outputs; y is where the first of all would be."""
-    size = load_i64(plan + p.PANEL_BYTES)
     call_project(
         load_i64(matrix + p.PROJECT), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
         load_i64(matrix + p.DEPTH), load_i64(table + load_i64(matrix + p.ENCODING)), y, y_stride, rows,
-        first, end, accumulate, load_i64(plan + p.PANELS) + thread * size, load_i64(matrix + p.GEMM),
+        first, end, accumulate,
     )  # fmt: skip
     bias = load_i64(matrix + p.BIAS)
     if bias != 0:

@@ -8,19 +8,27 @@ from boli.errors import OutOfMemory, UsageError
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SHARE = 4  # by default the cache takes at most a quarter of the memory that is free
+SHORT = 128  # positions of a short request, for which there is room beside a full context
 
 
 def choose_context(
-    config: Config, requested: int | None, *, page_size: int, page_bytes: int, available: int
+    config: Config,
+    requested: int | None,
+    *,
+    page_size: int,
+    page_bytes: int,
+    max_sequences: int,
+    available: int,
 ) -> int:
     """The most tokens that prompt and answer may have together.
 
     Args:
         config: The model.
         requested: What the user asked for, or None for what the model can do, at most 8,192 and at
-            most what a quarter of the free memory holds.
+            most what a quarter of the free memory holds, with the pages of others beside it.
         page_size: Positions in a page.
         page_bytes: Bytes of a page.
+        max_sequences: The most requests that run at once.
         available: Bytes of memory that are free.
 
     Raises:
@@ -35,16 +43,26 @@ def choose_context(
                 cause=f"the model was made for {most:,} positions",
             )
         return requested
-    affordable = available // DEFAULT_SHARE // page_bytes * page_size
-    if affordable < page_size:
+    pages = available // DEFAULT_SHARE // page_bytes
+    if not pages:
         raise OutOfMemory(
             f"there is no room for a KV cache: {readable(available)} are free, "
             f"and {page_size} tokens take {readable(page_bytes)}",
             remedy="close other programs, or choose a smaller model",
         )
-    return min(most, DEFAULT_CONTEXT, affordable)
+    pages = max(1, pages - min((pages + 1) // 2, _pages_beside(page_size, max_sequences)))
+    return min(most, DEFAULT_CONTEXT, pages * page_size)
 
 
 def pages_for(context: int, *, page_size: int, max_sequences: int) -> int:
-    """Pages for one full context, or for several shorter requests that leave their last pages half empty."""
-    return -(-context // page_size) + max_sequences - 1
+    """Pages for one full context and, at most as many again, for short requests beside it.
+
+    With fewer than its requests want, the engine puts the youngest off; with more, it remembers more of
+    what it has computed.
+    """
+    pages = -(-context // page_size)
+    return pages + min(pages, _pages_beside(page_size, max_sequences))
+
+
+def _pages_beside(page_size: int, max_sequences: int) -> int:
+    return (max_sequences - 1) * -(-SHORT // page_size)

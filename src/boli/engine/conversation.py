@@ -1,11 +1,10 @@
-"""A conversation: messages that can be edited, and a cache that follows them."""
+"""A conversation: messages that can be edited."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 class Conversation:
     """Messages to and from a model. Made by `LLM.conversation`; for one thread at a time.
 
-    Each turn renders and encodes all messages again and compares the ids with what is in the cache:
-    only what comes after the longest common beginning is computed. So the messages may be edited as
-    one likes, and a template that rewrites history stays right.
+    Each turn renders and encodes all messages again, and the engine computes what comes after the
+    longest beginning that it still knows. So the messages may be edited as one likes, and a template
+    that rewrites history stays right.
 
     An answer that is interrupted (Ctrl-C, or a closed stream) stays in the messages as far as it got:
     what was seen was said. If nothing had come yet, or an error ended it, the question goes too, as if
@@ -37,10 +36,7 @@ class Conversation:
     def __init__(self, llm: LLM, system: str | None = None) -> None:
         self.messages: list[dict[str, str]] = []
         self._llm = llm
-        self._session = llm._engine.session()
         self._open: Stream | None = None
-        self._release = weakref.finalize(self, llm._engine.close_session, self._session, wait=False)
-        self._release.atexit = False
         self.set_system(system)
 
     def send(self, text: str, **sampling: Unpack[SamplingOptions]) -> Stream:
@@ -62,9 +58,7 @@ class Conversation:
         check_not_empty(text)
         question = {"role": "user", "content": text}
         prompt_ids = self._llm.render([*self.messages, question])
-        self._open = self._llm._start(
-            prompt_ids, params, session=self._session, on_end=lambda stream: self._ended(stream, question)
-        )
+        self._open = self._llm._start(prompt_ids, params, on_end=lambda stream: self._ended(stream, question))
         self.messages.append(question)
         return self._open
 
@@ -119,17 +113,14 @@ class Conversation:
             ) from error
 
     def close(self) -> None:
-        """Ends an open answer and gives the cache back. May be called twice."""
+        """Ends an open answer. May be called twice."""
         self._interrupt()
-        self._llm._engine.close_session(self._session)
 
     def _interrupt(self) -> None:
-        """Ends what is still under way, so that the messages and the cache agree."""
+        """Ends what is still under way, so that the messages hold what was seen of it."""
         if self._open is not None:
             self._open.close()
             self._open = None
-        if self._session.request is not None:  # submitted, but Ctrl-C came before there was a stream
-            self._llm._engine.abort(self._session.request)
 
     def _ended(self, stream: Stream, question: dict[str, str]) -> None:
         self._open = None

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from weakref import WeakSet
 
 from boli.engine.batch import Float32, Runner
-from boli.engine.request import FinishReason, Listener, Request, Session
-from boli.engine.sampling import Sampled, SamplingParams
+from boli.engine.prefix import Salt
+from boli.engine.request import FinishReason, Listener, Request
+from boli.engine.sampling import SamplingParams
 from boli.engine.scheduler import Scheduler, Work, batch_of
+from boli.engine.speculation import Speculation
 from boli.errors import ContextLengthExceeded, PromptError, UsageError
+
+MAX_SEQUENCES = 16
+# Of a step that also serves answers. With many rows a step's time grows with their number, so that a
+# quarter of what a step can hold (512) makes a stream wait a quarter as long for its next token; and
+# it is still many times what it takes to read the weights once for several rows.
+PREFILL_BUDGET = 128
 
 
 class Engine:
@@ -29,13 +37,21 @@ class Engine:
         runner: Turns tokens into logits.
         context: The most tokens of a request, prompt and answer together.
         max_sequences: The most requests in a step; others wait.
-        chunk: The most tokens of one prompt in a step; `runner.max_rows` if left out.
+        prefill_budget: The most rows of prompts in a step that also serves answers.
+        speculation: Guesses tokens that are verified several in a step; None does without.
     """
 
     def __init__(
-        self, runner: Runner, *, context: int, max_sequences: int = 8, chunk: int | None = None
+        self,
+        runner: Runner,
+        *,
+        context: int,
+        max_sequences: int = MAX_SEQUENCES,
+        prefill_budget: int = PREFILL_BUDGET,
+        speculation: Speculation | None = None,
     ) -> None:
         self.runner = runner
+        self.speculation = speculation
         self.context = context
         self.vocab_size = runner.blueprint.config.vocab_size
         self.scheduler = Scheduler(
@@ -44,14 +60,15 @@ class Engine:
             context=context,
             max_rows=runner.max_rows,
             max_sequences=min(max_sequences, runner.max_rows),
-            chunk=chunk,
+            prefill_budget=prefill_budget,
         )
+        # Rows that want logits, with guesses: no more than plain decoding of a full house.
+        self._draft_rows = min(max(max_sequences, MAX_SEQUENCES), runner.max_rows)
         self._lock = threading.RLock()
         self._stepping = False
         self._books = _Books(self._reset)
         self._later: deque[Callable[[], None]] = deque()
         self._unfinished: dict[Request, None] = {}
-        self._sessions: WeakSet[Session] = WeakSet()
         self._closed = False
 
     def submit(
@@ -60,7 +77,7 @@ class Engine:
         params: SamplingParams,
         *,
         listener: Listener | None = None,
-        session: Session | None = None,
+        salt: Salt = None,
     ) -> Request:
         """Puts a request into the queue.
 
@@ -68,12 +85,12 @@ class Engine:
             prompt_ids: At least one token.
             params: How to sample.
             listener: Called with each new token, inside the step; returning True ends the request.
-            session: Where computed tokens come from, and are left for the next request.
+            salt: What others have computed is used again only if they have the same.
 
         Raises:
             PromptError: The prompt is empty or holds an id that is not in the vocabulary.
             ContextLengthExceeded: It leaves no room for an answer.
-            UsageError: The session is in use, or the engine is closed.
+            UsageError: The engine is closed.
         """
         self.check(prompt_ids)
         request = Request(
@@ -82,13 +99,12 @@ class Engine:
             limit=min(len(prompt_ids) + params.max_tokens, self.context),
             table=self.scheduler.new_table(),
             listener=listener,
-            session=session,
+            salt=salt,
+            guesses=None if self.speculation is None else self.speculation.begin(prompt_ids),
         )
         with self._lock:
             if self._closed:
                 raise UsageError("the model is closed", remedy="load it again")
-            if session is not None and session.request is not None:
-                raise UsageError("the session is in use", remedy="end or close the request before")
             self._settle()
             with self._books:
                 self._unfinished[request] = None
@@ -135,8 +151,11 @@ class Engine:
     def _step(self) -> bool:
         with self._books:
             works = self.scheduler.schedule()
+            if self.speculation is not None:
+                works = self.speculation.draft(works, self._draft_rows)
         if not works:
             return False
+        start = time.perf_counter()
         try:
             logits = self.runner.forward(batch_of(works))
         except Exception as error:  # whatever it is, it ends these requests only
@@ -145,8 +164,9 @@ class Engine:
                     self._finish(work.request, "error", error)
             return True
         with self._books:
-            sampled = self._sample(works, logits)
-            self._publish(sampled)
+            if self.speculation is not None:
+                self.speculation.observe(works, time.perf_counter() - start)
+            self._publish(works, logits)
         return True
 
     def abort(self, request: Request, *, wait: bool = True) -> None:
@@ -159,17 +179,6 @@ class Engine:
         """
         self._change(lambda: self._finish(request, "aborted"), wait)
 
-    def session(self) -> Session:
-        """A new session, empty."""
-        session = Session(self.scheduler.new_table())
-        self._sessions.add(session)
-        return session
-
-    def close_session(self, session: Session, *, wait: bool = True) -> None:
-        """Gives a session's pages back, now or when its request ends; `wait` as for `abort`."""
-        session.closed = True
-        self._change(lambda: self.scheduler.drop(session), wait)
-
     def close(self) -> None:
         """Ends all requests and the runner. May be called twice."""
         with self._lock:
@@ -178,30 +187,47 @@ class Engine:
                 self._reset(None)
                 self.runner.close()
 
-    def _sample(self, works: list[Work], logits: Float32) -> list[tuple[Request, Sampled]]:
-        """Books what was computed, and chooses a token for each request where one is due."""
-        sampled: list[tuple[Request, Sampled]] = []
-        due = [work.request for work in works if work.completes]
+    def _publish(self, works: list[Work], logits: Float32) -> None:
+        """Books what was computed, and gives tokens to each request where they are due."""
+        end = 0
         for work in works:
-            work.request.computed += work.count
-        for request, row in zip(due, logits, strict=True):
-            try:
-                sampled.append((request, request.sampler.sample(row, len(request.output))))
-            except Exception as error:  # its neighbours go on
-                self._finish(request, "error", error)
-        return sampled
+            request, reason = work.request, None
+            start, end = end, end + work.outputs
+            request.computed += work.count
+            if end > start:
+                try:
+                    reason = self._advance(work, logits[start:end])
+                except Exception as error:  # its neighbours go on
+                    self._finish(request, "error", error)
+                    continue
+            if reason is None:
+                self.scheduler.share(request)
+            else:
+                self._finish(request, reason)
 
-    def _publish(self, sampled: list[tuple[Request, Sampled]]) -> None:
-        """Gives each request its token, tells its listener, and ends it if it is time."""
-        for request, token in sampled:
+    def _advance(self, work: Work, logits: Float32) -> FinishReason | None:
+        """Samples a request's next token, and another one behind each guess that was right.
+
+        Returns:
+            Why it ends, if it does.
+        """
+        request, accepted = work.request, 0
+        reason: FinishReason | None = None
+        for row, guess in zip(logits, (*work.draft, None), strict=True):
+            token = request.sampler.sample(row, len(request.output))
             request.append(token)
-            try:
-                stop = request.listener is not None and request.listener(token)
-            except Exception as error:  # its neighbours go on
-                self._finish(request, "error", error)
-                continue
-            if stop or len(request.tokens) >= request.limit:
-                self._finish(request, "stop" if stop else "length")
+            accepted += token.id == guess
+            if request.listener is not None and request.listener(token):
+                reason = "stop"
+            elif len(request.tokens) >= request.limit:
+                reason = "length"
+            if reason is not None or token.id != guess:
+                break
+            request.computed += 1
+        if work.draft and request.guesses is not None:
+            request.guesses.verified(len(work.draft), accepted)
+            request.table.truncate(len(request.tokens))
+        return reason
 
     def _finish(self, request: Request, reason: FinishReason, error: Exception | None = None) -> None:
         self.scheduler.finish(request, reason, error)
@@ -221,11 +247,11 @@ class Engine:
                     self._later.popleft()()
 
     def _reset(self, error: BaseException | None) -> None:
-        """Ends all requests and forgets all pages: the way back from books left half-written."""
+        """Ends all requests and forgets pages and measurements: the way back from books left half-written."""
         failure = error if isinstance(error, Exception) else None
         self.scheduler.reset()
-        for session in self._sessions:
-            session.forget(self.scheduler.new_table())
+        if self.speculation is not None:
+            self.speculation.forget()
         for request in self._unfinished:
             request.end("aborted" if failure is None else "error", failure)
         self._unfinished.clear()

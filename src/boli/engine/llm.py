@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast, overload
 
 from boli.blueprint.weights import Blueprint
 from boli.engine.capacity import choose_context, pages_for
-from boli.engine.engine import Engine
+from boli.engine.engine import MAX_SEQUENCES, Engine
 from boli.engine.ledger import Ledger, private_bytes, readable, resident_bytes
 from boli.engine.output import Completion, TextListener
 from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch
 from boli.engine.sampling import SamplingOptions, SamplingParams
+from boli.engine.speculation import Speculation
 from boli.engine.stream import Stream
 from boli.errors import BoliError, PromptError, UsageError
 
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boli.engine.conversation import Conversation
-    from boli.engine.request import Session
     from boli.sources import Progress
     from boli.text import Tokenizer
 
 MAX_ROWS = 512  # of a step: long enough to use a kernel well, short enough to keep streams flowing
-MAX_SEQUENCES = 8
 
 Message = Mapping[str, object]
 
@@ -39,6 +38,7 @@ def load(
     *,
     threads: int | None = None,
     context: int | None = None,
+    speculation: Literal["auto", "off"] = "auto",
     progress: Progress | None = None,
 ) -> LLM:
     """Loads a model, fetching it first if need be.
@@ -49,6 +49,8 @@ def load(
         threads: How many threads compute; all usable cores if left out.
         context: The most tokens of prompt and answer together; if left out what the model can do, at
             most 8,192 and at most what a quarter of the free memory holds.
+        speculation: Whether tokens may be guessed from what was said before, and verified several in a
+            step. `auto` guesses where that was measured to pay; it never changes an answer.
         progress: Told about downloads and about what takes long.
 
     Raises:
@@ -58,7 +60,9 @@ def load(
         UsageError: An argument is out of range.
     """
     _check_threads(threads)
-    from boli.cpu.runner import PAGE_SIZE, CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
+    if speculation not in ("auto", "off"):
+        raise UsageError(f"speculation must be 'auto' or 'off', not {speculation!r}")
+    from boli.cpu.runner import CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
     from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
     from boli.machine import memory_available, usable_cores  # noqa: PLC0415
     from boli.sources import resolve  # noqa: PLC0415
@@ -76,14 +80,15 @@ def load(
         limit = choose_context(
             checkpoint.blueprint.config,
             context,
-            page_size=PAGE_SIZE,
+            page_size=CpuRunner.page_size,
             page_bytes=kv_cache_bytes(checkpoint.blueprint.config, 1),
+            max_sequences=MAX_SEQUENCES,
             available=memory_available(),
         )
         runner = CpuRunner(
             checkpoint,
             ledger=ledger,
-            num_pages=pages_for(limit, page_size=PAGE_SIZE, max_sequences=MAX_SEQUENCES),
+            num_pages=pages_for(limit, page_size=CpuRunner.page_size, max_sequences=MAX_SEQUENCES),
             max_sequences=MAX_SEQUENCES,
             max_rows=MAX_ROWS,
             threads=threads or usable_cores(),
@@ -96,7 +101,9 @@ def load(
             path=local.path,
             format=checkpoint.format,
             tokenizer=tokenizer,
-            engine=Engine(runner, context=limit, max_sequences=MAX_SEQUENCES),
+            engine=Engine(
+                runner, context=limit, speculation=Speculation() if speculation == "auto" else None
+            ),
             ledger=ledger,
             load_seconds=time.perf_counter() - start,
         )
@@ -275,7 +282,6 @@ class LLM:
         prompt_ids: list[int],
         params: SamplingParams,
         *,
-        session: Session | None = None,
         on_end: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """Submits a request and gives its stream."""
@@ -287,8 +293,12 @@ class LLM:
             ignore_eos=params.ignore_eos,
             logprobs=params.logprobs is not None,
         )
-        request = self._engine.submit(prompt_ids, params, listener=listener, session=session)
-        return Stream(self._engine, request, listener, load_s=self.load_seconds, on_end=on_end)
+        try:
+            request = self._engine.submit(prompt_ids, params, listener=listener)
+            return Stream(self._engine, request, listener, load_s=self.load_seconds, on_end=on_end)
+        except BaseException:  # Ctrl-C may come when there is a request already, but no stream yet
+            listener.abandoned = True
+            raise
 
     def _complete(self, prompt_ids: list[int], params: SamplingParams) -> Completion:
         with self._start(prompt_ids, params) as stream:

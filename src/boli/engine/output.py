@@ -82,7 +82,9 @@ class Completion:
             the context, `aborted` if nobody wanted more, `error` if `error` says what happened.
         logprobs: One entry for each of `token_ids`, if asked for.
         seed: What the tokens were drawn with, given or not.
-        reused_tokens: Prompt tokens that were not computed because a conversation still had them.
+        reused_tokens: Prompt tokens that were not computed because another request had computed them.
+        drafted_tokens: Tokens that were guessed and verified in passing.
+        accepted_tokens: How many of those were right, each of them a step saved.
         timings: Where the time went.
         error: Why a request of a batch failed; a single one raises it instead.
     """
@@ -94,6 +96,8 @@ class Completion:
     logprobs: list[Sampled] | None
     seed: int
     reused_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
     timings: Timings
     error: Exception | None = None
 
@@ -109,6 +113,9 @@ class TextListener:
         stop: Strings that end the text.
         ignore_eos: Whether an end token is a token like others.
         logprobs: Whether chunks carry log-probabilities.
+
+    Attributes:
+        abandoned: Whoever asked is gone; the request ends with its next token.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class TextListener:
         self._held: list[Sampled] = []
         self._taken: list[str] = []
         self._flushed = False
+        self.abandoned = False
 
     @property
     def text(self) -> str:
@@ -136,6 +144,8 @@ class TextListener:
 
     def __call__(self, sampled: Sampled) -> bool:
         """Takes the next token; True if the request should end with it."""
+        if self.abandoned:
+            return True
         if sampled.id in self._ends:
             self._fresh.append((sampled, ""))
             return True

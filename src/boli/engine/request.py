@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from boli.engine.pages import PageTable
+from boli.engine.prefix import Salt
 from boli.engine.sampling import Sampled, Sampler, SamplingParams
+
+if TYPE_CHECKING:
+    from boli.engine.speculation import Guesses
 
 State = Literal["waiting", "running", "finished"]
 
@@ -21,40 +25,6 @@ FinishReason = Literal["stop", "length", "aborted", "error"]
 Listener = Callable[[Sampled], bool]
 
 
-class Session:
-    """Keys and values that outlive a request, so that the next one need not compute them again.
-
-    One request at a time uses a session. Between requests its pages may be taken away when others
-    need them; then the next request computes its whole prompt, with the same result.
-
-    Attributes:
-        tokens: The tokens whose keys and values are in `table`, from position 0.
-        table: Their pages.
-        request: The unfinished request that uses this session, if any.
-        closed: No further request is wanted; pages are not kept.
-    """
-
-    def __init__(self, table: PageTable) -> None:
-        self.tokens: list[int] = []
-        self.table = table
-        self.request: Request | None = None
-        self.closed = False
-
-    def forget(self, table: PageTable) -> None:
-        """Starts again with an empty table, in use by nobody."""
-        self.tokens = []
-        self.table = table
-        self.request = None
-
-    def reusable(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens it holds, from the first on; never all, as the last gives logits."""
-        limit = min(len(self.tokens), len(tokens) - 1)
-        for position in range(limit):
-            if self.tokens[position] != tokens[position]:
-                return position
-        return limit
-
-
 class Request:
     """A prompt on its way to becoming a text; plain data that the scheduler and the engine change.
 
@@ -64,10 +34,12 @@ class Request:
         limit: How many there may be in the end.
         computed: How many have their keys and values in the cache.
         table: The pages of those.
-        reused: How many prompt tokens came from the session.
+        salt: Pages are only shared with requests of the same salt.
+        reused: How many prompt tokens came from the prefix tree when it first ran.
+        preemptions: How often it had to give its pages back.
         output: What was sampled, in order.
+        guesses: What it guesses its next tokens with, if it does.
         listener: Called with each sampled token, inside the step; True ends the request.
-        session: Where the pages come from and go to, if anywhere.
         finish_reason: Set once, when the state becomes `finished`.
         error: What went wrong, if that was the reason.
         started, first_token, finished_at: Times on the monotonic clock, seconds; 0 if not reached.
@@ -81,7 +53,8 @@ class Request:
         limit: int,
         table: PageTable,
         listener: Listener | None = None,
-        session: Session | None = None,
+        salt: Salt = None,
+        guesses: Guesses | None = None,
     ) -> None:
         self.tokens = list(prompt_ids)
         self.prompt_length = len(self.tokens)
@@ -89,12 +62,14 @@ class Request:
         self.table = table
         self.sampler = Sampler(params, self.tokens)
         self.listener = listener
-        self.session = session
+        self.salt = salt
+        self.guesses = guesses
         self.state: State = "waiting"
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         self.computed = 0
         self.reused = 0
+        self.preemptions = 0
         self.output: list[Sampled] = []
         self.started = 0.0
         self.first_token = 0.0
@@ -116,6 +91,8 @@ class Request:
             self.first_token = time.perf_counter()
         self.output.append(sampled)
         self.tokens.append(sampled.id)
+        if self.guesses is not None:
+            self.guesses.drafter.extend([sampled.id])
 
     def end(self, reason: FinishReason, error: Exception | None = None) -> None:
         """Enters the one state that is never left."""

@@ -1,9 +1,11 @@
 """Which rows of which requests run in the next step.
 
 Requests are admitted in the order in which they came, and join and leave between any two steps.
-Rows of prompts and of answers share a step. When pages run out, the youngest request gives its pages
-back and is computed again later, from its prompt and what it had generated, with the same result.
-The oldest request is never put off, so there is always progress.
+Rows of prompts and of answers share a step: every answer gets its row, and prompts what is left, the
+oldest first; but beside answers no more than a budget, so that a long prompt does not stall them. When
+pages run out, the youngest request gives its pages back and is computed again later, from its prompt
+and what it had generated, with the same result. The oldest request is never put off, so there is
+always progress.
 """
 
 from __future__ import annotations
@@ -15,21 +17,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from boli.engine.batch import Batch
-from boli.engine.pages import PagePool, PageTable
-from boli.engine.request import FinishReason, Request, Session
+from boli.engine.pages import PageTable
+from boli.engine.prefix import PrefixTree
+from boli.engine.request import FinishReason, Request
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The next `count` tokens of a request, to be computed in one step."""
+    """What a request computes in one step.
+
+    Attributes:
+        request: Whose work it is.
+        count: How many of its tokens, from the first on that is not computed.
+        draft: Guesses of the tokens that follow its last one; none unless that is among them.
+    """
 
     request: Request
     count: int
+    draft: tuple[int, ...] = ()
 
     @property
     def completes(self) -> bool:
         """Whether the request's last token is among them, so that its logits are wanted."""
         return self.count == self.request.pending
+
+    @property
+    def rows(self) -> int:
+        """How many rows it takes."""
+        return self.count + len(self.draft)
+
+    @property
+    def outputs(self) -> int:
+        """How many rows' logits are wanted: the last token's, and those of the guesses behind it."""
+        return 1 + len(self.draft) if self.completes else 0
 
 
 class Scheduler:
@@ -41,7 +61,8 @@ class Scheduler:
         context: The most positions of a request; its pages must exist.
         max_rows: The most rows of a step.
         max_sequences: The most requests that run at once, at most `max_rows`.
-        chunk: The most rows of one request in a step; `max_rows` if left out.
+        prefill_budget: The most rows that prompts take in a step beside answers; where there is no
+            answer to stall they may have all.
     """
 
     def __init__(
@@ -52,21 +73,23 @@ class Scheduler:
         context: int,
         max_rows: int,
         max_sequences: int,
-        chunk: int | None = None,
+        prefill_budget: int,
     ) -> None:
         if context > num_pages * page_size:
             raise ValueError(f"{num_pages} pages of {page_size} do not hold a context of {context}")
         if not 1 <= max_sequences <= max_rows:
             raise ValueError(f"{max_sequences} sequences do not share {max_rows} rows")
-        self.pool = PagePool(num_pages)
+        if prefill_budget < 1:
+            raise ValueError(f"with {prefill_budget} rows a prompt never ends")
+        self.tree = PrefixTree(num_pages, page_size)
+        self.pool = self.tree.pool
         self.page_size = page_size
         self.context = context
         self.max_rows = max_rows
         self.max_sequences = max_sequences
-        self.chunk = chunk or max_rows
+        self.prefill_budget = prefill_budget
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest first
-        self.idle: dict[Session, None] = {}  # sessions that keep pages, longest unused first
         self.preemptions = 0
 
     def new_table(self) -> PageTable:
@@ -76,27 +99,32 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Puts a request at the end of the queue."""
         self.waiting.append(request)
-        if request.session is not None:
-            request.session.request = request
 
     def schedule(self) -> list[Work]:
-        """Chooses the work of one step, oldest request first; empty if there is nothing to do."""
-        works: list[Work] = []
-        rows = self.max_rows
-        while len(works) < len(self.running):
-            request = self.running[len(works)]
-            # No row is missing for the younger ones: what a request wants in a step never grows, but
-            # for the last one's, which was admitted with what was left.
-            count = min(request.pending, self.chunk, rows)
-            if not self._make_room(request, request.computed + count):
-                break
-            works.append(Work(request, count))
-            rows -= count
+        """Chooses the work of one step; empty if there is nothing to do."""
+        works = [
+            Work(request, 1)
+            for request in self.running.copy()
+            if request.state == "running" and request.pending == 1 and self._make_room(request)
+        ]
+        # There is a row for each answer, and one more if a prompt is running too.
+        rows = self.max_rows - len(works)
+        if works:
+            rows = min(rows, self.prefill_budget)
+        for request in self.running:
+            if rows and request.pending > 1:
+                self._adopt(request)  # another one may have computed the same in the meantime
+                works.append(Work(request, min(request.pending, rows)))
+                rows -= works[-1].count
         while rows and len(self.running) < self.max_sequences and self._admit():
             request = self.running[-1]
-            works.append(Work(request, min(request.pending, self.chunk, rows)))
+            works.append(Work(request, min(request.pending, rows)))
             rows -= works[-1].count
         return works
+
+    def share(self, request: Request) -> None:
+        """Lets others have the full pages that a request has computed."""
+        self.tree.insert(request.table, request.tokens, request.computed, request.salt)
 
     def finish(self, request: Request, reason: FinishReason, error: Exception | None = None) -> None:
         """Ends a request in any state; nothing happens if it has ended."""
@@ -107,40 +135,32 @@ class Scheduler:
         else:
             self.waiting.remove(request)
         request.end(reason, error)
-        session = request.session
-        if session is not None:
-            session.request = None
-            if request.computed and reason != "error" and not session.closed:
-                self._keep(session, request)
-        request.table.truncate(0)
-
-    def drop(self, session: Session) -> None:
-        """Releases the pages that a session keeps."""
-        session.table.truncate(0)
-        session.tokens = []
-        self.idle.pop(session, None)
+        if reason == "error":
+            self.tree.forget(request.table)
+        else:
+            self.share(request)
+            request.table.truncate(0)
 
     def reset(self) -> None:
-        """Forgets all requests and sessions and makes all pages free."""
+        """Forgets all requests and makes all pages free."""
         self.waiting.clear()
         self.running.clear()
-        self.idle.clear()
-        self.pool.reset()
+        self.tree.reset()
 
-    def _make_room(self, request: Request, length: int) -> bool:
-        """Reserves pages, taking them from idle sessions, then from the youngest request.
+    def _make_room(self, request: Request) -> bool:
+        """Reserves the page of an answer's next token, if need be taking it from the youngest request.
+
+        A prompt needs none: it has its pages since it was admitted.
 
         Returns:
             False if the request itself was the youngest and had to give way.
         """
-        while not request.table.reserve(length):
-            if self.idle:
-                self.drop(next(iter(self.idle)))
-                continue
+        while not request.table.reserve(len(request.tokens)):
             youngest = self.running.pop()
             youngest.table.truncate(0)
             youngest.computed = 0
             youngest.state = "waiting"
+            youngest.preemptions += 1
             self.waiting.appendleft(youngest)  # older than all that wait, so the order stays
             self.preemptions += 1
             if youngest is request:
@@ -151,31 +171,26 @@ class Scheduler:
         """Starts the first waiting request if all its tokens and one more find room."""
         if not self.waiting:
             return False
-        request, session = self.waiting[0], self.waiting[0].session
-        length = len(request.tokens) + 1
-        if request.table.missing(length) > self.pool.free + sum(len(idle.table) for idle in self.idle):
+        request = self.waiting[0]
+        reused = request.reused
+        self._adopt(request)
+        if not request.table.reserve(len(request.tokens) + 1):
+            request.table.truncate(0)
+            request.computed, request.reused = 0, reused
             return False
-        if session is not None:
-            request.computed = session.reusable(request.tokens)
-            session.table.truncate(request.computed)
-            request.table, session.table = session.table, request.table
-            self.drop(session)
-        while not request.table.reserve(length):
-            self.drop(next(iter(self.idle)))
         if not request.started:
             request.started = time.perf_counter()
-            request.reused = request.computed
         request.state = "running"
         self.running.append(self.waiting.popleft())
         return True
 
-    def _keep(self, session: Session, request: Request) -> None:
-        """Hands a request's computed tokens and their pages to its session."""
-        self.drop(session)
-        request.table.truncate(request.computed)
-        session.tokens = request.tokens[: request.computed]
-        session.table, request.table = request.table, session.table
-        self.idle[session] = None
+    def _adopt(self, request: Request) -> None:
+        """Skips what the prefix tree knows."""
+        known = self.tree.adopt(request.table, request.tokens, request.salt)
+        if known > request.computed:
+            if not request.preemptions:
+                request.reused += known - request.computed
+            request.computed = known
 
 
 def batch_of(works: list[Work]) -> Batch:
@@ -187,10 +202,10 @@ def batch_of(works: list[Work]) -> Batch:
     for index, work in enumerate(works):
         start = work.request.computed
         tokens += work.request.tokens[start : start + work.count]
-        positions += range(start, start + work.count)
-        sequences += [index] * work.count
-        if work.completes:
-            outputs.append(len(tokens) - 1)
+        tokens += work.draft
+        positions += range(start, start + work.rows)
+        sequences += [index] * work.rows
+        outputs += range(len(tokens) - work.outputs, len(tokens))
     tables = [work.request.table.entries for work in works]
     return Batch(
         token_ids=np.array(tokens, np.int32),

@@ -114,6 +114,7 @@ class Stream(Iterator[Chunk]):
 
     def _end(self) -> None:
         request = self._request
+        guesses = request.guesses
         self._completion = Completion(
             text=self._listener.text,
             token_ids=request.tokens[request.prompt_length :],
@@ -122,6 +123,8 @@ class Stream(Iterator[Chunk]):
             logprobs=list(request.output) if request.sampler.params.logprobs is not None else None,
             seed=request.sampler.seed,
             reused_tokens=request.reused,
+            drafted_tokens=0 if guesses is None else guesses.drafted,
+            accepted_tokens=0 if guesses is None else guesses.accepted,
             timings=Timings.of(request, self._load_s),
             error=request.error,
         )

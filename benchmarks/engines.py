@@ -1,0 +1,95 @@
+"""Engines in processes of their own; `workers/serving.py` is their side of the conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+WORKERS = Path(__file__).parent / "workers"
+
+
+class EngineError(Exception):
+    """An engine could not do what it was asked."""
+
+
+class Engine:
+    """One process that runs one engine.
+
+    Args:
+        python: The interpreter that has the engine.
+        name: `boli`, `llama`, `openvino` or `transformers`.
+        threads: How many threads and processors it gets.
+    """
+
+    def __init__(self, python: str, name: str, threads: int) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [python, str(WORKERS / f"{name}_worker.py"), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+        if hasattr(os, "sched_setaffinity"):  # before it has loaded anything
+            os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:threads])
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """What the engine answers.
+
+        Raises:
+            EngineError: It failed, or its process ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise EngineError(f"{self.name} ended with code {self._process.wait()}; see its words above")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise EngineError(f"{self.name}: {answer['error']}")
+        return answer["value"]
+
+    def close(self) -> None:
+        """Ends the process and waits for that."""
+        with contextlib.suppress(BrokenPipeError), self._process:  # closes its pipes, and waits
+            pass
+
+
+def whole_run(command: Sequence[str]) -> tuple[float, int]:
+    """Wall time in seconds and peak of resident bytes of a program that is run to its end.
+
+    Raises:
+        EngineError: It ended with an error.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        words = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    taken = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise EngineError(f"{command[0]} failed: {words.decode(errors='replace')[-500:]}")
+    return taken, usage.ru_maxrss * 1024
