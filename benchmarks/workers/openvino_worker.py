@@ -22,7 +22,7 @@ class Worker:
     pipeline: Any
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.threads, self.calls = threads, 0
 
     def open(self, path: str, sequences: int, positions: int) -> dict[str, Any]:
         """Loads a model."""
@@ -46,8 +46,9 @@ class Worker:
         return float(1000 / result.perf_metrics.get_tpot().mean)
 
     def _generate(self, prompt: int, new: int) -> Any:
-        """Greedy, without an end."""
-        ids = np.array([[token(n) for n in range(prompt)]], np.int64)
+        """Greedy, without an end. It keeps what it has seen before, so each prompt is a new one."""
+        self.calls += 1
+        ids = np.array([[token(self.calls + n) for n in range(prompt)]], np.int64)
         inputs = genai.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids)))
         settings = genai.GenerationConfig()
         settings.max_new_tokens, settings.min_new_tokens = new, new

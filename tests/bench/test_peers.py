@@ -122,6 +122,6 @@ def test_what_fails_in_an_engine_is_told(engines: ModuleType, worker: Any) -> No
 def test_a_whole_run_is_measured(engines: ModuleType) -> None:
     seconds, resident = engines.whole_run([sys.executable, "-c", "b = bytearray(50_000_000)"])
     assert 0.001 < seconds < 60
-    assert 50_000_000 < resident < 500_000_000
+    assert 50_000_000 < resident < 100_000_000  # whatever this process holds
     with pytest.raises(engines.EngineError, match="no such thing"):
         engines.whole_run([sys.executable, "-c", "raise SystemExit('no such thing')"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from boli.cpu import compiler
 from boli.cpu.layouts import LAYOUTS, packed_bytes, padded
 from boli.cpu.packers import pack_into
-from boli.cpu.packing import gemm_unit, look_up_unit, project_unit
+from boli.cpu.packing import look_up_unit, project_unit
 from boli.formats.numbers import dequantize
 from cpu.test_layouts import random_matrix
 
@@ -71,16 +71,15 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
     layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, matrix_rows, COLUMNS), np.uint8)
     pack_into(packed, matrix)
-    function, gemm = compiler.load([project_unit(layout), gemm_unit(layout)])
+    (function,) = compiler.load([project_unit(layout)])
     starts = np.cumsum([0, *tiles(len(activations))])
     parts = [encoded(activations[start:end], layout.encoding)[0] for start, end in pairwise(starts)]
     inputs = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
     width = padded(matrix_rows, 32)
     y = np.full((len(activations), width), np.nan, np.float32)
-    panel = np.empty(COLUMNS // 32 * 2048, np.uint8)
     function(
         packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), inputs.ctypes.data,
-        y.ctypes.data, width * 4, len(y), 0, width // 32, 0, panel.ctypes.data, gemm.address,
+        y.ctypes.data, width * 4, len(y), 0, width // 32, 0,
     )  # fmt: skip
     return y[:, :matrix_rows]
 

@@ -221,10 +221,18 @@ def test_a_model_says_what_it_is(llm: LLM) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("speculation", ["on", "", True, None])
-def test_speculation_is_auto_or_off(speculation: Any) -> None:
-    with pytest.raises(UsageError, match="'auto' or 'off'"):
-        load("smollm2", speculation=speculation)
+@pytest.mark.parametrize("value", ["on", "", True, None, [], "INT8"])
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("speculation", "auto, off"),
+        ("weights", "auto, bf16, int8, int4"),
+        ("kv_cache_type", "bf16, int8, f32"),
+    ],
+)
+def test_a_wrong_choice_is_noticed_before_anything_is_fetched(name: str, known: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name} must be one of {known}, not"):
+        load("no-such-model-at-all", **{name: value})
 
 
 @pytest.mark.parametrize("model", [None, 3, b"smollm2"])

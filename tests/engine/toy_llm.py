@@ -12,6 +12,7 @@ from boli.engine.batch import Batch, Float32
 from boli.engine.engine import Engine
 from boli.engine.ledger import Ledger
 from boli.engine.llm import LLM
+from boli.formats.requantize import Choice
 from boli.text import load_tokenizer
 from engine.toy_engine import bold
 from engine.toy_runner import ToyRunner
@@ -77,6 +78,10 @@ def toy_llm(
         name="toy",
         path=folder,
         format="safetensors",
+        weights=Choice("stored", "a toy has none"),
+        number_formats={},
+        threads=1,
+        kv_cache_type="bf16",
         tokenizer=load_tokenizer(folder),
         engine=Engine(ToyRunner(**settings), context=context, speculation=bold(depth)),
         ledger=Ledger(),

@@ -122,8 +122,7 @@ def test_number_formats(engine: Engine, dtype: str, of_two_bytes: float) -> None
 def test_boli_has_pages_of_all_layers() -> None:
     from boli.cpu.runner import kv_cache_bytes
     from boli.cpu.sizes import PAGE_SIZE
-    from boli.engine.capacity import pages_for
-    from boli.engine.engine import MAX_SEQUENCES
+    from boli.engine.capacity import MAX_SEQUENCES, pages_for
 
     gemma = find_model("gemma-3-270m")
     for context in (32, 1000, 8192):

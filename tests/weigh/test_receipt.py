@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import boli
+from boli.engine.resident import resident_of
 from boli.weigh.devices import find_device
 from boli.weigh.model import find_model
 from boli.weigh.picture_receipt import draw_receipt
 from boli.weigh.receipt import Receipt, held_against, receipt
-from boli.weigh.resident import resident_of
 from boli.weigh.run import weigh_run
 from boli.weigh.speed import weigh_speed
 from boli.weigh.views_receipt import bar, view_receipt

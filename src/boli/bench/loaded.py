@@ -12,7 +12,7 @@ from boli.bench.driver import Driver, pages_for
 from boli.bench.work import Work, work_of
 from boli.cpu.runner import CpuRunner
 from boli.engine.ledger import Ledger
-from boli.engine.llm import MAX_ROWS
+from boli.engine.capacity import MAX_ROWS
 from boli.errors import UsageError
 from boli.formats.checkpoint import Checkpoint, open_checkpoint
 

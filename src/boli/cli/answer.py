@@ -129,6 +129,8 @@ def print_summary(completion: Completion, *, sampled: bool, loaded: bool) -> Non
         parts[0] += f", {timings.decode_tokens_per_s:.0f}/s"
     reused = f" ({completion.reused_tokens} known)" if completion.reused_tokens else ""
     parts.append(f"prompt of {prompt}{reused} in {timings.prefill_s:.2f} s")
+    if completion.drafted_tokens:
+        parts.append(f"{completion.accepted_tokens} of {completion.drafted_tokens} guesses right")
     if loaded:
         parts.append(f"loaded in {timings.load_s:.2f} s")
     if sampled:

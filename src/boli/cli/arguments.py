@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -60,6 +60,18 @@ Threads = Annotated[
 Context = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Tokens of context, prompt included.", show_default="the model's"),
+]
+Weights = Annotated[
+    Literal["auto", "bf16", "int8", "int4"],
+    typer.Option(help="What a model in floating point is rounded to while it is loaded."),
+]
+KvCacheType = Annotated[
+    Literal["bf16", "int8", "f32"],
+    typer.Option("--kv-cache-type", help="What keys and values are kept as."),
+]
+Speculation = Annotated[
+    Literal["auto", "off"],
+    typer.Option(help="Guess tokens from what was said, where it pays; the text stays the same."),
 ]
 Logprobs = Annotated[
     int | None,

@@ -68,6 +68,9 @@ def chat(
     stop: arguments.Stop = None,
     context: arguments.Context = None,
     threads: arguments.Threads = None,
+    weights: arguments.Weights = "auto",
+    kv_cache_type: arguments.KvCacheType = "bf16",
+    speculation: arguments.Speculation = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; needs --once.")] = False,
 ) -> None:
     """Talks with a model."""
@@ -95,7 +98,15 @@ def chat(
 
     with (
         TerminalProgress() as progress,
-        load(model, threads=threads, context=context, progress=progress) as llm,
+        load(
+            model,
+            threads=threads,
+            context=context,
+            weights=weights,
+            kv_cache_type=kv_cache_type,
+            speculation=speculation,
+            progress=progress,
+        ) as llm,
     ):
         conversation = llm.conversation(system)
         if question is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from boli.cli import arguments
 from boli.cli.answer import document, print_logprobs, print_summary, write_answer
 from boli.cli.progress import TerminalProgress
+from boli.cli.receipt import print_receipt, receipt_of, save_receipt
 from boli.cli.terminal import is_terminal, print_json, styled, visible
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Examples:
   boli generate "Once upon a time" --temperature 0.8 --top-p 0.95 --seed 7
   boli generate "1, 2, 3," --max-tokens 20 --stop "10" --json
   cat story.txt | boli generate - --model gemma3-270m
+  boli generate "Once upon a time" --receipt --receipt-svg receipt.svg
 """
 
 _LONGEST_ECHO = 1000
@@ -55,6 +58,15 @@ def generate(
     logprobs: arguments.Logprobs = None,
     context: arguments.Context = None,
     threads: arguments.Threads = None,
+    weights: arguments.Weights = "auto",
+    kv_cache_type: arguments.KvCacheType = "bf16",
+    speculation: arguments.Speculation = "auto",
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Show bytes and speed: predicted, and as they were.")
+    ] = False,
+    receipt_svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the receipt as a picture.", show_default=False)
+    ] = None,
     json: arguments.Json = False,
 ) -> None:
     """Continues a text with a model."""
@@ -78,10 +90,25 @@ def generate(
 
     with (
         TerminalProgress() as progress,
-        load(model, threads=threads, context=context, progress=progress) as llm,
+        load(
+            model,
+            threads=threads,
+            context=context,
+            weights=weights,
+            kv_cache_type=kv_cache_type,
+            speculation=speculation,
+            progress=progress,
+        ) as llm,
     ):
         if json:
-            print_json(document(llm, llm.generate(text, **options), sampled=temperature > 0))
+            completion = llm.generate(text, **options)
+            answer = document(llm, completion, sampled=temperature > 0)
+            if receipt or receipt_svg is not None:
+                account = receipt_of(llm, completion)
+                answer["receipt"] = account.to_json()
+                if receipt_svg is not None:
+                    save_receipt(account, receipt_svg)
+            print_json(answer)
             return
         with llm.stream(text, **options) as stream:
             if prompt != "-":
@@ -90,6 +117,12 @@ def generate(
         if stream.completion.logprobs is not None:
             print_logprobs(llm.tokenizer, stream.completion.logprobs)
         print_summary(stream.completion, sampled=temperature > 0, loaded=True)
+        if receipt or receipt_svg is not None:
+            account = receipt_of(llm, stream.completion)
+            if receipt:
+                print_receipt(account)
+            if receipt_svg is not None:
+                save_receipt(account, receipt_svg)
 
 
 def _echo(prompt: str) -> None:

@@ -30,8 +30,9 @@ from boli.cpu.lanes import (
     store_pairs,
     sub,
 )
-from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, to_f32
+from boli.cpu.simd import kernel, load, load_f32, load_i32, prefetch, store, store_f32, to_f32
 from boli.cpu.sizes import (
+    ADDED,
     CHUNK_SUMS,
     F4,
     KV_BYTES,
@@ -40,6 +41,7 @@ from boli.cpu.sizes import (
     POSITIONS,
     PROBABILITIES,
     QUERIES,
+    QUERY_STRIDE,
     SCORES,
     SHRINK,
     VECTOR,
@@ -77,8 +79,11 @@ def attend(kv_type: str) -> Any:
 
 def _attend_tile(kv_type: str, rows: int) -> Any:
     """`attend` for one number of queries."""
-    score, mix = product_tile(ELEMENTS[kv_type], rows), mixing_tile(ELEMENTS[kv_type], rows)
+    element = ELEMENTS[kv_type]
+    score = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4)
+    mix = mixing_tile(element, rows)
     pair = 2 if kv_type == "bf16" else 1  # numbers that are multiplied together
+    fetch = rows <= 4  # few queries wait for memory; many find their pages in the cache
     size, with_scales, rounded = KV_BYTES[kv_type], kv_type == "int8", kv_type == "bf16"
 
     @kernel
@@ -88,6 +93,10 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             store(scratch + CHUNK_SUMS + m * VECTOR, broadcast(0.0))
         for number in range(first_page, end_page):
             page = cache + load_i32(pages + number * 4) * page_stride
+            if fetch and number + 1 < end_page:
+                ahead = cache + load_i32(pages + number * 4 + 4) * page_stride
+                for line in range(ahead, ahead + 2 * padded * PAGE_SIZE * size, 64):
+                    prefetch(line)
             keys_stride, depth = PAGE_SIZE * size * pair, padded // pair
             score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0)
             values = page + padded * PAGE_SIZE * size
@@ -95,6 +104,10 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             for m in range(rows):
                 position = load_i32(scratch + POSITIONS + m * 4) - number * PAGE_SIZE
                 soften(scratch, m, position, window, sums + m * stride, scales, rounded)
+            store(scratch + SHRINK, exp(load(scratch + SHRINK)))
+            for m in range(rows):
+                total, factor = scratch + CHUNK_SUMS + m * VECTOR, load_f32(scratch + SHRINK + m * F4)
+                store(total, fma(load(total), broadcast(factor), load(scratch + ADDED + m * VECTOR)))
             for d in range(0, padded, 2 * 16):
                 mix(
                     values + d * size * pair, padded * size * pair, PAGE_SIZE // pair,
@@ -110,7 +123,8 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
 def soften(scratch, m, position, window, statistics, scales, rounded):
     """One query's scores of a page to probabilities, relative to the largest score so far.
 
-    `position` is the query's, counted from the page's first; `scales` are the page's for int8, or 0.
+    Leaves what the sums so far shrink by as an exponent. `position` counts from the page's first;
+    `scales` are the page's for int8, or 0.
     """
     scores, probabilities = scratch + SCORES + m * ROW, scratch + PROBABILITIES + m * ROW
     even, odd = load(scores), load(scores + VECTOR)
@@ -119,7 +133,8 @@ def soften(scratch, m, position, window, statistics, scales, rounded):
     if first >= end:  # sees nothing here
         store(probabilities, broadcast(0.0))
         store(probabilities + VECTOR, broadcast(0.0))
-        store_f32(scratch + SHRINK + m * F4, to_f32(1))
+        store(scratch + ADDED + m * VECTOR, broadcast(0.0))
+        store_f32(scratch + SHRINK + m * F4, to_f32(0))
         return
     if scales != 0:
         even, odd = mul(even, load(scales)), mul(odd, load(scales + VECTOR))
@@ -138,10 +153,8 @@ def soften(scratch, m, position, window, statistics, scales, rounded):
     else:
         store(probabilities, even)
         store(probabilities + VECTOR, odd)
-    factor = exp(broadcast(before - now))  # 0 on the first page
-    store_f32(scratch + SHRINK + m * F4, first_lane(factor))
-    total = scratch + CHUNK_SUMS + m * VECTOR
-    store(total, fma(load(total), factor, add(even, odd)))
+    store(scratch + ADDED + m * VECTOR, add(even, odd))
+    store_f32(scratch + SHRINK + m * F4, before - now)  # minus infinity on the first page
     store_f32(statistics, now)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
-from typing import Any
 
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
@@ -61,7 +60,7 @@ def object_code(library: Any) -> bytes:
     library._ensure_finalized()  # links what it calls
     JITCodeLibrary._optimize_final_module(library)
     library._final_module.verify()
-    return bytes(_codegen()._tm.emit_object(library._final_module))
+    return bytes(library._codegen._tm.emit_object(library._final_module))
 
 
 @contextlib.contextmanager

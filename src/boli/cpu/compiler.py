@@ -12,20 +12,16 @@ that others may write to is not used.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
 import importlib.util
 import json
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import llvmlite
@@ -168,48 +164,12 @@ def _compile(unit: Unit) -> tuple[str, bytes]:
     from boli.cpu.codegen import chosen_instructions, object_code  # noqa: PLC0415
 
     signature = (types.int64,) * unit.arguments
-    with _interruptible(), chosen_instructions():
+    with chosen_instructions():
         dispatcher = njit(
             signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
         )(unit.source())
         compiled = dispatcher.overloads[signature]
         return compiled.fndesc.llvm_func_name, object_code(compiled.library)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Makes Ctrl-C end a compilation.
-
-    While LLVM calls back into Python an exception would be printed and lost, so there Ctrl-C is only
-    remembered, and raised when LLVM has returned.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    missed = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal missed
-        missed = _inside_callback(frame)
-        if not missed:
-            before(number, frame)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if missed:
-        before(signal.SIGINT, None)
-
-
-def _inside_callback(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_name.startswith("_raw_object_cache"):  # llvmlite.binding.executionengine
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _path(unit: Unit) -> Path:

@@ -13,7 +13,7 @@ from boli.cpu.kernels import head_norm, rotate
 from boli.cpu.kv import place_query, write_key, write_value
 from boli.cpu.layouts import GROUP
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load_i32, load_i64
-from boli.cpu.sizes import CHUNK, CHUNK_PAGES, F4, LARGEST_TILE, PAGE_SIZE, QUERIES
+from boli.cpu.sizes import CHUNK, CHUNK_PAGES, F4, LARGEST_TILE, PAGE_SIZE, RESULTS
 from boli.cpu.stages import meet_if_shared, scratch_of, share, streams
 from boli.cpu.sync import next_piece
 
@@ -97,7 +97,7 @@ def place_queries(plan, scratch, row, kv_head, first, count):
         at = row + (first + m) // group
         head = kv_head * group + (first + m) % group
         vector = load_i64(plan + p.QKV) + at * load_i64(plan + p.QKV_STRIDE) + head * size * F4
-        place_query(kind, scratch, count, m, vector, size, padded, scale, position_of(plan, at))
+        place_query(kind, scratch, m, vector, size, padded, scale, position_of(plan, at))
 
 
 @kernel
@@ -168,7 +168,7 @@ def attend_rows(plan, layer, index, thread, row, end_row, kv_head):
         scratch_of(plan, thread),
     )
     stride, window = load_i64(plan + p.RESULT_STRIDE), load_i64(layer + p.WINDOW)
-    chunk_results = scratch + QUERIES + LARGEST_TILE * padded * F4
+    chunk_results = scratch + RESULTS
     results = chunk_results + LARGEST_TILE * stride
     queries, done = (end_row - row) * group, 0
     while done < queries:

@@ -12,9 +12,21 @@ Whatever is written is finite: what a query must not see is multiplied by 0, and
 
 from __future__ import annotations
 
-from boli.cpu.lanes import finite, round_to_bf16, round_to_i8
-from boli.cpu.simd import kernel, load_f32, store_f32, store_i16, store_i32, store_u8, to_f32
-from boli.cpu.sizes import F4, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES
+from boli.cpu.lanes import (
+    broadcast,
+    finite,
+    first_lane,
+    mul,
+    round_to_bf16,
+    round_to_i8,
+    store_bf16,
+    store_bf16_halves,
+    store_bf16_pairs,
+    with_lane,
+)
+from boli.cpu.layouts import LANES
+from boli.cpu.simd import kernel, load, load_f32, store, store_f32, store_i16, store_i32, store_u8, to_f32
+from boli.cpu.sizes import F4, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
@@ -37,13 +49,15 @@ def write_key(kind, head, size, padded, page, slot):
     """One position's keys of one head."""
     index = index_in_page(slot)
     if kind == BF16:
-        for d in range(0, size, 2):
-            low = round_to_bf16(finite(load_f32(head + d * F4)))
-            high = round_to_bf16(finite(load_f32(head + d * F4 + F4))) if d + 1 < size else 0
-            store_i32(page + (d // 2 * PAGE_SIZE + index) * 4, low | high << 16)
+        for d in range(0, size // LANES * LANES, LANES):
+            place = page + (d // 2 * PAGE_SIZE + index) * 4
+            store_bf16_pairs(place, PAGE_SIZE * 4, finite(load(head + d * F4)))
+        for d in range(size // LANES * LANES, size, 2):
+            high = to_bf16(head + d * F4 + F4) if d + 1 < size else 0
+            store_i32(page + (d // 2 * PAGE_SIZE + index) * 4, to_bf16(head + d * F4) | high << 16)
     elif kind == F32:
         for d in range(size):
-            store_f32(page + (d * PAGE_SIZE + index) * F4, finite(load_f32(head + d * F4)))
+            store_f32(page + (d * PAGE_SIZE + index) * F4, finite_number(head + d * F4))
     else:
         scale, inverse = scales_of(head, size)
         for d in range(size):
@@ -56,12 +70,14 @@ def write_value(kind, head, size, padded, page, slot):
     """One position's values of one head, behind the page's keys."""
     index, values = index_in_page(slot), page + values_start(kind, padded)
     if kind == BF16:
-        place = values + (slot // 2 * padded * 2 + slot % 2) * 2
-        for d in range(size):
-            store_i16(place + d * 4, round_to_bf16(finite(load_f32(head + d * F4))))
+        place = values + slot // 2 * padded * 4
+        for d in range(0, size // LANES * LANES, LANES):
+            store_bf16_halves(place + d * 4, slot % 2, finite(load(head + d * F4)))
+        for d in range(size // LANES * LANES, size):
+            store_i16(place + d * 4 + slot % 2 * 2, to_bf16(head + d * F4))
     elif kind == F32:
         for d in range(size):
-            store_f32(values + (index * padded + d) * F4, finite(load_f32(head + d * F4)))
+            store_f32(values + (index * padded + d) * F4, finite_number(head + d * F4))
     else:
         scale, inverse = scales_of(head, size)
         for d in range(size):
@@ -70,26 +86,46 @@ def write_value(kind, head, size, padded, page, slot):
 
 
 @kernel
+def finite_number(address):
+    """One number of a head."""
+    return first_lane(finite(broadcast(load_f32(address))))
+
+
+@kernel
+def to_bf16(address):
+    """One number of a head as bfloat16."""
+    return round_to_bf16(finite_number(address))
+
+
+@kernel
 def scales_of(head, size):
     """Scale and its inverse of a vector that is kept as int8; both 0 for zeros."""
     largest = to_f32(0)
     for d in range(size):
-        largest = max(largest, abs(finite(load_f32(head + d * F4))))
+        largest = max(largest, abs(finite_number(head + d * F4)))
     if largest > 0.0:
         return largest / to_f32(127), to_f32(127) / largest
     return to_f32(0), to_f32(0)
 
 
 @kernel
-def place_query(kind, scratch, rows, m, head, size, padded, scale, position):
+def place_query(kind, scratch, m, head, size, padded, scale, position):
     """Puts one query into a tile: scaled, rounded as the keys are multiplied, padded with zeros."""
     store_i32(scratch + POSITIONS + m * 4, position)
-    place = scratch + QUERIES + m * 4
-    if kind == BF16:
-        for d in range(0, padded, 2):
-            low = round_to_bf16(load_f32(head + d * F4) * scale) if d < size else 0
-            high = round_to_bf16(load_f32(head + d * F4 + F4) * scale) if d + 1 < size else 0
-            store_i32(place + d // 2 * rows * 4, low | high << 16)
-    else:
-        for d in range(padded):
-            store_f32(place + d * rows * 4, load_f32(head + d * F4) * scale if d < size else to_f32(0))
+    place = scratch + QUERIES + m * QUERY_STRIDE
+    factor = broadcast(scale)
+    for d in range(0, padded, LANES):
+        numbers = mul(load(head + d * F4), factor) if d + LANES <= size else partial(head, d, size, factor)
+        if kind == BF16:
+            store_bf16(place + d * 2, numbers)
+        else:
+            store(place + d * F4, numbers)
+
+
+@kernel
+def partial(head, d, size, factor):
+    """The last numbers of a head, scaled, and zeros."""
+    numbers = broadcast(0.0)
+    for k in range(d, min(d + LANES, size)):
+        numbers = with_lane(numbers, k - d, load_f32(head + k * F4))
+    return mul(numbers, factor)

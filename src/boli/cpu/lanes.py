@@ -10,6 +10,8 @@ from llvmlite import ir
 from boli.cpu.simd import (
     F32,
     F32X16,
+    I16X16,
+    I16X32,
     I32,
     I32X16,
     I64,
@@ -205,20 +207,70 @@ def round_to_i8(b: Builder, x: Value) -> Value:
     return b.fptosi(known, I64)
 
 
-@operation(f32, f32)
+def _single(value: float) -> float:
+    """A number as float32 holds it."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+@operation(f32x16, f32x16)
 def finite(b: Builder, x: Value) -> Value:
-    """The nearest number that bfloat16 holds a finite neighbour of; NaN becomes 0."""
-    most = 3.38e38
-    for sign, above in ((1, ">"), (-1, "<")):
-        bound = ir.Constant(F32, struct.unpack("f", struct.pack("f", sign * most))[0])
-        x = b.select(b.fcmp_ordered(above, x, bound), bound, x)
-    return b.select(b.fcmp_ordered("ord", x, x), x, ir.Constant(F32, 0.0))
+    """The nearest numbers that bfloat16 holds finite neighbours of; NaN becomes 0."""
+    for sign, beyond in ((1, ">"), (-1, "<")):
+        bound = ir.Constant(F32X16, [_single(sign * 3.38e38)] * LANES)
+        x = b.select(b.fcmp_ordered(beyond, x, bound), bound, x)
+    return b.select(b.fcmp_ordered("ord", x, x), x, ir.Constant(F32X16, [0.0] * LANES))
+
+
+def _bf16(b: Builder, x: Value) -> Value:
+    """The 16 bits of the nearest bfloat16 of each lane, ties to even, in the lower half of an int32."""
+    bits, half = b.bitcast(x, I32X16), ir.Constant(I32X16, [16] * LANES)
+    even = b.and_(b.lshr(bits, half), ir.Constant(I32X16, [1] * LANES))
+    rounded = b.add(bits, b.add(even, ir.Constant(I32X16, [0x7FFF] * LANES)))
+    return b.lshr(rounded, half)
+
+
+@operation(void, i64, f32x16)
+def store_bf16(b: Builder, address: Value, x: Value) -> Value:
+    """16 bfloat16 numbers, one after the other."""
+    return b.store(b.trunc(_bf16(b, x), I16X16), pointer(b, address, I16X16), align=2)
+
+
+@operation(void, i64, i64, f32x16)
+def store_bf16_pairs(b: Builder, address: Value, stride: Value, x: Value) -> Value:
+    """Eight pairs of bfloat16 numbers, `stride` bytes apart."""
+    pairs = b.bitcast(b.trunc(_bf16(b, x), I16X16), ir.VectorType(I32, LANES // 2))
+    for index in range(LANES // 2):
+        place = b.add(address, b.mul(stride, ir.Constant(I64, index)))
+        b.store(b.extract_element(pairs, ir.Constant(I32, index)), pointer(b, place, I32), align=4)
+
+
+@operation(void, i64, i64, f32x16)
+def store_bf16_halves(b: Builder, address: Value, odd: Value, x: Value) -> Value:
+    """16 bfloat16 numbers into the lower or upper halves of 16 int32; the others are not touched.
+
+    Another thread may write those at the same time.
+    """
+    is_odd = b.icmp_signed("!=", odd, ir.Constant(I64, 0))
+    bits = _bf16(b, x)
+    both = b.bitcast(b.or_(bits, b.shl(bits, ir.Constant(I32X16, [16] * LANES))), I16X32)
+    flags = ir.VectorType(ir.IntType(1), 2 * LANES)
+    masks = [ir.Constant(flags, [n % 2 == parity for n in range(2 * LANES)]) for parity in (1, 0)]
+    kind = I16X32.as_pointer()
+    function = declare(b, "llvm.masked.store.v32i16.p0", ir.VoidType(), I16X32, kind, I32, flags)
+    mask = b.select(is_odd, *masks)
+    return b.call(function, [both, pointer(b, address, I16X32), ir.Constant(I32, 2), mask])
 
 
 @operation(f32, f32x16)
 def first_lane(b: Builder, x: Value) -> Value:
     """Lane 0."""
     return b.extract_element(x, ir.Constant(I32, 0))
+
+
+@operation(f32x16, f32x16, i64, f32)
+def with_lane(b: Builder, x: Value, index: Value, value: Value) -> Value:
+    """`x` with another number in one lane."""
+    return b.insert_element(x, value, b.trunc(index, I32))
 
 
 @operation(f32x16, f32x16)

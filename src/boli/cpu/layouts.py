@@ -166,7 +166,7 @@ class IntLayout:
 
     @property
     def panel(self) -> IntLayout:
-        """What a block becomes when it is unpacked for many rows: bytes, and scales as float32."""
+        """What a block becomes when it is unpacked: bytes, and scales as float32."""
         return IntLayout(8, self.group, self.minimum, "f32", self.zero)
 
 

@@ -1,12 +1,11 @@
 """Matrix products and embedding look-ups, compiled functions for each packed layout.
 
     project   y[m, n] (+)= Σ_k w[n, k] a[m, k]   for a range of blocks of 32 outputs n
-    gemm      the same for one block that was unpacked to bytes, for many rows
     look_up   one row of the matrix, as float32: the embedding of a token
 
-Up to four rows read the packed weights themselves. For more rows a block of integers is unpacked
-once, into a panel that stays in the cache, and multiplied with all rows. Tile sizes and panels are
-a matter of speed only (see `tiles.py`: one arithmetic per row).
+A block of weights is multiplied with all rows, tile after tile, before the next one: it is read from
+memory once and unpacked in registers. Tile sizes are a matter of speed only (see `tiles.py`: one
+arithmetic per row).
 """
 
 from __future__ import annotations
@@ -62,9 +61,7 @@ def project(layout: Layout) -> Any:
     one, two, three, four, six = (_tile(layout, rows) for rows in (1, 2, 3, 4, LARGEST_TILE))
     row_bytes = _row_bytes(layout)
 
-    def run(
-        weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate
-    ):
+    def run(weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate):
         step = depth * row_bytes  # from one row's activations to the next one's
         for block in range(first_block, end_block):
             w = weights + block * block_stride

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,7 +127,7 @@ def _integers(products: Float32, half: Float16) -> Float32:
     return np.rint(np.divide(products, factor, out=np.zeros_like(products), where=factor != 0))
 
 
-def _whole(rows: npt.NDArray[np.generic], blocks: int, columns: int) -> npt.NDArray[np.generic]:
+def _whole(rows: npt.NDArray[Any], blocks: int, columns: int) -> npt.NDArray[Any]:
     """Rows, padded with zeros to whole blocks and to `columns`: `[blocks, 32, columns]`."""
     if rows.shape == (blocks * ROWS_PER_BLOCK, columns):
         return rows.reshape(blocks, ROWS_PER_BLOCK, columns)

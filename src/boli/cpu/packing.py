@@ -81,7 +81,7 @@ class PackedMatrix:
 
     @property
     def panel_bytes(self) -> int:
-        """Bytes of one block, unpacked for many rows."""
+        """Bytes of one block, unpacked to look up a row."""
         if not isinstance(self.layout, IntLayout):
             return 0
         return self.layout.depth(self.columns) * self.layout.panel.step_bytes

@@ -223,6 +223,15 @@ def bits_to_f32(b: Builder, value: Value) -> Value:
     return b.bitcast(b.trunc(value, I32), F32)
 
 
+@operation(void, i64)
+def prefetch(b: Builder, address: Value) -> Value:
+    """Asks for a cache line that will be read soon."""
+    anything = I8.as_pointer()
+    function = declare(b, "llvm.prefetch.p0", ir.VoidType(), anything, I32, I32, I32)
+    read, keep, data = (ir.Constant(I32, value) for value in (0, 2, 1))
+    return b.call(function, [pointer(b, address, I8), read, keep, data])
+
+
 # --- calls ---------------------------------------------------------------------------------------
 
 

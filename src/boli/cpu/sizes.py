@@ -29,6 +29,8 @@ PAGE_SIZE = 32
 CHUNK_PAGES = 8
 CHUNK = CHUNK_PAGES * PAGE_SIZE
 HEAD_PADDING = 32  # heads are padded to a multiple
+LARGEST_HEAD = 512
+QUERY_STRIDE = LARGEST_HEAD * F4  # bytes from one query of a tile to the next
 
 # What keys and values are kept as; the position in this list is what the compiled step knows it by.
 KV_TYPES = ("bf16", "int8", "f32")
@@ -42,13 +44,15 @@ def page_bytes(kv_type: str, head_padded: int) -> int:
 
 
 # Scratch memory of a tile of queries, bytes: scores, probabilities, factors and positions; sums of
-# exponentials by lane; query pairs. Behind them the results of a chunk and of all chunks.
+# exponentials by lane, and what a page adds to them; queries; results of a chunk and of all chunks.
 SCORES = 0
 PROBABILITIES = SCORES + LARGEST_TILE * PAGE_SIZE * F4
 SHRINK = PROBABILITIES + LARGEST_TILE * PAGE_SIZE * F4
 POSITIONS = SHRINK + VECTOR
 CHUNK_SUMS = POSITIONS + VECTOR
-QUERIES = CHUNK_SUMS + LARGEST_TILE * VECTOR
+ADDED = CHUNK_SUMS + LARGEST_TILE * VECTOR
+QUERIES = ADDED + LARGEST_TILE * VECTOR
+RESULTS = QUERIES + LARGEST_TILE * QUERY_STRIDE
 
 
 def result_bytes(head_padded: int) -> int:
@@ -58,4 +62,4 @@ def result_bytes(head_padded: int) -> int:
 
 def scratch_bytes(head_padded: int) -> int:
     """Bytes that attention needs for one thread."""
-    return QUERIES + LARGEST_TILE * (head_padded * F4 + 2 * result_bytes(head_padded))
+    return RESULTS + LARGEST_TILE * 2 * result_bytes(head_padded)

@@ -131,19 +131,20 @@ def _multiply(
                 b.store(element.multiply(b, b.load(sums[m, n]), w[n], a), sums[m, n])
 
 
-def product_tile(kind: str, rows: int) -> Any:
+def product_tile(kind: str, rows: int, *, row_stride: int = 4, step: int = 0) -> Any:
     """A Numba function of int64 arguments, in the order of `emit`; `depth` counts inputs, or pairs.
 
-    Weights lie `weight_stride` bytes apart; the activations of one input lie together, a row each.
+    Weights lie `weight_stride` bytes apart. Activations of different rows lie `row_stride` bytes apart,
+    of different inputs `step`; by default those of one input lie together, a row each.
     """
-    element = ELEMENTS[kind]
+    element, step = ELEMENTS[kind], step or 4 * rows
 
     def emit(
         b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
         y: Value, y_stride: Value, accumulate: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
-        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, 4, 4 * rows)
+        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, row_stride, step)
         _finish(b, sums, y, y_stride, accumulate)
 
     emit.__name__ = f"product_tile_{kind}_{rows}"
@@ -203,7 +204,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 for quad, n, unsigned in step.quads(part):
                     for m in range(rows):
                         a = _broadcast_i32(b, entry(quad, m))
-                        dots[m, n] = emit_dot(b, dots[m, n], unsigned, a)
+                        dots[m, n] = emit_dot(b, dots[m, n], unsigned, a, bits=layout.bits)
                 scales, minimums = step.numbers(part)
                 for m in range(rows):
                     scale_a = _broadcast_f32(b, entry(SCALE, m))

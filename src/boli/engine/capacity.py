@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from boli.blueprint.config import Config
-from boli.engine.ledger import readable
 from boli.errors import OutOfMemory, UsageError
 
+MAX_ROWS = 512  # of a step: long enough to use a kernel well, short enough to keep streams flowing
+MAX_SEQUENCES = 16  # of a step; more requests wait
 DEFAULT_CONTEXT = 8192
 DEFAULT_SHARE = 4  # by default the cache takes at most a quarter of the memory that is free
 SHORT = 128  # positions of a short request, for which there is room beside a full context
@@ -45,6 +46,8 @@ def choose_context(
         return requested
     pages = available // DEFAULT_SHARE // page_bytes
     if not pages:
+        from boli.engine.ledger import readable  # noqa: PLC0415  NumPy; `boli weigh` does without
+
         raise OutOfMemory(
             f"there is no room for a KV cache: {readable(available)} are free, "
             f"and {page_size} tokens take {readable(page_bytes)}",

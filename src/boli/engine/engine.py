@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from boli.engine.batch import Float32, Runner
+from boli.engine.capacity import MAX_SEQUENCES
 from boli.engine.prefix import Salt
 from boli.engine.request import FinishReason, Listener, Request
 from boli.engine.sampling import SamplingParams
@@ -16,7 +17,6 @@ from boli.engine.scheduler import Scheduler, Work, batch_of
 from boli.engine.speculation import Speculation
 from boli.errors import ContextLengthExceeded, PromptError, UsageError
 
-MAX_SEQUENCES = 16
 # Of a step that also serves answers. With many rows a step's time grows with their number, so that a
 # quarter of what a step can hold (512) makes a stream wait a quarter as long for its next token; and
 # it is still many times what it takes to read the weights once for several rows.

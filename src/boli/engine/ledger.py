@@ -6,13 +6,15 @@ import math
 import os
 import platform
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from boli.engine.resident import resident_of
 from boli.errors import OutOfMemory
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -20,6 +22,13 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _STATM = Path("/proc/self/statm")  # Linux
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class _Buffer(NamedTuple):
+    category: str
+    array: weakref.ref[npt.NDArray[Any]]
+    address: int
+    nbytes: int
 
 
 class Ledger:
@@ -39,6 +48,8 @@ class Ledger:
         self._totals: dict[str, int] = {}
         self._entered = 0
         self._private_at_start = private_bytes()
+        self._files = file_bytes()
+        self._buffers: list[_Buffer] = []
 
     def enter(self, category: str, nbytes: int, name: str = "") -> None:
         """Enters bytes that are about to be allocated.
@@ -80,6 +91,17 @@ class Ledger:
         with self._lock:
             self._add(category, nbytes)
 
+    def record_libraries(self) -> None:
+        """Enters, as `runtime`, pages of files that came into memory since this was called last.
+
+        No buffer of the ledger belongs to a file, so these are libraries: counted once, and never a
+        buffer that somebody forgot to enter. Files that are mapped for a while must be closed again.
+        """
+        with self._lock:
+            files = file_bytes()
+            self._add("runtime", max(0, files - self._files))
+            self._files = max(files, self._files)
+
     def allocate(
         self,
         category: str,
@@ -111,6 +133,9 @@ class Ledger:
                 remedy="raise the limit, or choose a smaller context or model",
             ) from error
         start = -raw.ctypes.data % ALIGNMENT
+        with self._lock:
+            self._buffers = [each for each in self._buffers if each.array() is not None]
+            self._buffers.append(_Buffer(category, weakref.ref(raw), raw.ctypes.data, raw.nbytes))
         return raw[start : start + nbytes].view(dtype).reshape(shape)
 
     def totals(self) -> dict[str, int]:
@@ -127,6 +152,21 @@ class Ledger:
     def resident_bytes(self) -> int:
         """Bytes of the whole process that are in memory now; see the module's function."""
         return resident_bytes()
+
+    def resident(self) -> dict[str, int]:
+        """Bytes of each category that are in memory.
+
+        Of allocated buffers the pages that were ever touched; what was only entered or recorded counts
+        in full, as does everything where the system does not tell.
+        """
+        with self._lock:
+            totals, buffers = dict(sorted(self._totals.items())), list(self._buffers)
+        for buffer in buffers:
+            array = buffer.array()  # held while it is looked at
+            touched = None if array is None else resident_of([(buffer.address, buffer.nbytes)])
+            if touched is not None:
+                totals[buffer.category] = totals.get(buffer.category, 0) - buffer.nbytes + touched
+        return totals
 
     def _add(self, category: str, nbytes: int) -> None:
         left = self._totals.get(category, 0) + nbytes
@@ -171,6 +211,11 @@ def private_bytes() -> int:
         fields = _statm()
         return (fields[1] - fields[2]) * os.sysconf("SC_PAGE_SIZE")
     return resident_bytes()
+
+
+def file_bytes() -> int:
+    """Resident bytes that are backed by files, such as libraries; 0 where that is not known."""
+    return _statm()[2] * os.sysconf("SC_PAGE_SIZE") if _STATM.exists() else 0
 
 
 def _statm() -> list[int]:

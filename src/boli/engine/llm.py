@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Literal, Unpack, cast, get_args, overload
 
 from boli.blueprint.weights import Blueprint
-from boli.engine.capacity import choose_context, pages_for
-from boli.engine.engine import MAX_SEQUENCES, Engine
+from boli.engine.capacity import MAX_ROWS, MAX_SEQUENCES, choose_context, pages_for
+from boli.engine.engine import Engine
 from boli.engine.ledger import Ledger, private_bytes, readable, resident_bytes
 from boli.engine.output import Completion, TextListener
 from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boli.engine.conversation import Conversation
+    from boli.formats.requantize import Choice, Weights
     from boli.sources import Progress
     from boli.text import Tokenizer
 
-MAX_ROWS = 512  # of a step: long enough to use a kernel well, short enough to keep streams flowing
-
 Message = Mapping[str, object]
+KvCacheType = Literal["bf16", "int8", "f32"]
+Speculating = Literal["auto", "off"]
 
 
 def load(
@@ -38,7 +39,9 @@ def load(
     *,
     threads: int | None = None,
     context: int | None = None,
-    speculation: Literal["auto", "off"] = "auto",
+    weights: Weights = "auto",
+    kv_cache_type: KvCacheType = "bf16",
+    speculation: Speculating = "auto",
     progress: Progress | None = None,
 ) -> LLM:
     """Loads a model, fetching it first if need be.
@@ -49,6 +52,10 @@ def load(
         threads: How many threads compute; all usable cores if left out.
         context: The most tokens of prompt and answer together; if left out what the model can do, at
             most 8,192 and at most what a quarter of the free memory holds.
+        weights: The form in which matrices are kept: `bf16`, `int8` and `int4` round a model in floating
+            point while it is loaded; `auto` leaves what is quantized or small as it is, and otherwise
+            chooses by size and memory. `LLM.weights` says what was chosen, and why.
+        kv_cache_type: What keys and values are kept as. `int8` takes about half of what `bf16` does.
         speculation: Whether tokens may be guessed from what was said before, and verified several in a
             step. `auto` guesses where that was measured to pay; it never changes an answer.
         progress: Told about downloads and about what takes long.
@@ -57,23 +64,30 @@ def load(
         ModelNotFound, SourceError: It could not be found or fetched.
         FormatError, UnsupportedModel, NumericError: It could not be read.
         OutOfMemory: It does not fit.
-        UsageError: An argument is out of range.
+        UsageError: An argument is out of range, or the weights are quantized already and not `auto` was
+            asked for.
     """
     _check_threads(threads)
-    if speculation not in ("auto", "off"):
-        raise UsageError(f"speculation must be 'auto' or 'off', not {speculation!r}")
+    _check_one_of("kv_cache_type", kv_cache_type, get_args(KvCacheType))
+    _check_one_of("speculation", speculation, get_args(Speculating))
     from boli.cpu.runner import CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
     from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
+    from boli.formats.requantize import Weights, choose_weights, requantized  # noqa: PLC0415
     from boli.machine import memory_available, usable_cores  # noqa: PLC0415
     from boli.sources import resolve  # noqa: PLC0415
     from boli.text import load_tokenizer  # noqa: PLC0415
 
+    _check_one_of("weights", weights, get_args(Weights))
     # A path is always a path: `Path("smollm2")` is the folder, not the alias.
     local = resolve(model if isinstance(model, str) else _as_path(model), progress=progress)
     start = time.perf_counter()
     ledger = Ledger()
     ledger.record("runtime", resident_bytes())
-    with ExitStack() as on_failure, open_checkpoint(local.path) as checkpoint:
+    with ExitStack() as on_failure, open_checkpoint(local.path) as stored:
+        choice = choose_weights(stored, weights, memory_available())
+        checkpoint = requantized(stored, choice.form)
+        if progress is not None and checkpoint is not stored:
+            progress.notice(f"weights become {choice}")
         before = private_bytes()
         tokenizer = load_tokenizer(local.path if checkpoint.gguf is None else checkpoint.gguf)
         ledger.record("text", max(0, private_bytes() - before))
@@ -81,7 +95,7 @@ def load(
             checkpoint.blueprint.config,
             context,
             page_size=CpuRunner.page_size,
-            page_bytes=kv_cache_bytes(checkpoint.blueprint.config, 1),
+            page_bytes=kv_cache_bytes(checkpoint.blueprint.config, 1, kv_cache_type),
             max_sequences=MAX_SEQUENCES,
             available=memory_available(),
         )
@@ -93,6 +107,7 @@ def load(
             max_rows=MAX_ROWS,
             threads=threads or usable_cores(),
             context=limit,
+            kv_type=kv_cache_type,
             progress=None if progress is None else progress.notice,
         )
         on_failure.callback(runner.close)
@@ -100,6 +115,10 @@ def load(
             name=local.name,
             path=local.path,
             format=checkpoint.format,
+            weights=choice,
+            number_formats={each.name: checkpoint.format_of(each).name for each in checkpoint.blueprint},
+            threads=runner.threads,
+            kv_cache_type=kv_cache_type,
             tokenizer=tokenizer,
             engine=Engine(
                 runner, context=limit, speculation=Speculation() if speculation == "auto" else None
@@ -108,6 +127,7 @@ def load(
             load_seconds=time.perf_counter() - start,
         )
         on_failure.pop_all()
+    ledger.record_libraries()
     return llm
 
 
@@ -115,6 +135,11 @@ def _as_path(model: object) -> str:
     if not isinstance(model, os.PathLike):
         raise UsageError(f"a model is named by a text or a path, not by {model!r}")
     return str(Path(os.fspath(model)).absolute())
+
+
+def _check_one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 def _check_threads(threads: int | None) -> None:
@@ -137,6 +162,10 @@ class LLM:
         name: What the model is called, so that typing it again loads it again.
         path: The folder or file it was read from.
         format: `gguf` or `safetensors`.
+        weights: In which form the matrices are, and why.
+        number_formats: The number format of each weight, by its blueprint's name.
+        threads: How many compute.
+        kv_cache_type: What keys and values are kept as.
         tokenizer: Text to ids and back.
         blueprint: What the model is: configuration and weights.
         context: The most tokens of prompt and answer together.
@@ -150,6 +179,10 @@ class LLM:
         name: str,
         path: Path,
         format: Literal["gguf", "safetensors"],  # as `Checkpoint` calls it
+        weights: Choice,
+        number_formats: Mapping[str, str],
+        threads: int,
+        kv_cache_type: KvCacheType,
         tokenizer: Tokenizer,
         engine: Engine,
         ledger: Ledger,
@@ -158,6 +191,10 @@ class LLM:
         self.name = name
         self.path = path
         self.format = format
+        self.weights = weights
+        self.number_formats = number_formats
+        self.threads = threads
+        self.kv_cache_type = kv_cache_type
         self.tokenizer = tokenizer
         self.blueprint: Blueprint = engine.runner.blueprint
         self.context = engine.context

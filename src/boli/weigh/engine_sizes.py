@@ -14,6 +14,7 @@ from boli.blueprint.config import Config
 from boli.blueprint.weights import Blueprint, Role, Weight
 from boli.cpu import plan, sizes
 from boli.cpu.layouts import LAYOUTS, ROWS_PER_BLOCK, IntLayout, Layout, packed_bytes, padded
+from boli.engine.capacity import MAX_ROWS, MAX_SEQUENCES, pages_for
 
 LINE = 64  # what buffers are padded to
 
@@ -117,8 +118,6 @@ def page_bytes(config: Config, kv_type: str = "bf16") -> int:
 
 def pages(context: int) -> int:
     """Pages that the engine takes for this context, and for short requests beside it."""
-    from boli.engine.capacity import pages_for  # noqa: PLC0415  # NumPy
-
     return pages_for(context, page_size=sizes.PAGE_SIZE, max_sequences=defaults().max_sequences)
 
 
@@ -131,9 +130,6 @@ class Defaults(NamedTuple):
 
 def defaults() -> Defaults:
     """Tokens of a step at most, and requests that run at once."""
-    from boli.engine.engine import MAX_SEQUENCES  # noqa: PLC0415  # NumPy
-    from boli.engine.llm import MAX_ROWS  # noqa: PLC0415
-
     return Defaults(MAX_ROWS, MAX_SEQUENCES)
 
 

@@ -7,11 +7,11 @@ nobody accounts for. Beside them the speed, predicted and measured.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from boli.weigh.amount import Amount, total
+from boli.weigh.amount import Amount, amount, total
 from boli.weigh.devices import Device, this_device
 from boli.weigh.model import find_model
 from boli.weigh.run import RunAccount, weigh_run
@@ -132,6 +132,9 @@ def receipt(
     allocated: Mapping[str, int],
     process: int,
     resident: Mapping[str, int] | None = None,
+    types: Mapping[str, str] | None = None,
+    kv_dtype: str | None = None,
+    logits_rows: int = 1,
     prompt_tokens: int = 0,
     new_tokens: int = 0,
     tokens_per_s: Mapping[str, float] | None = None,
@@ -147,13 +150,21 @@ def receipt(
         allocated: `LLM.ledger.totals()` after the run.
         process: `LLM.ledger.resident_bytes()` after the run, and before this function.
         resident: Bytes of each category that are in memory, as far as they can be told.
+        types: Number format of each weight, as `LLM.number_formats`; as they are stored if left out.
+        kv_dtype: What the cache holds, as `LLM.kv_cache_type`; BF16 if left out.
+        logits_rows: Answers that a step was expected to give; guesses that are verified add more.
         prompt_tokens: Tokens of the prompt that was measured.
         new_tokens: Tokens that were decoded behind it.
         tokens_per_s: Measured speed of "prompt" and "decode"; nothing, and speed is left out.
         device: The machine; if speed was measured and this is left out, it is measured now.
     """
     model = find_model(path)
-    run = weigh_run(model, context=context, threads=threads)
+    run = weigh_run(model, context=context, threads=threads, types=types, kv_dtype=kv_dtype)
+    workspace = total({
+        "loaded": run.categories["workspace"],
+        "logits": amount("bytes", "rows · row", rows=logits_rows, row=run.logits_row.value),
+    })  # fmt: skip
+    run = replace(run, categories={**run.categories, "workspace": workspace})
     measured = {phase: rate for phase, rate in (tokens_per_s or {}).items() if rate > 0}
     speed = None
     if measured:
@@ -163,6 +174,7 @@ def receipt(
             bytes_of=run.packed,
             context=max(1, min(context, prompt_tokens + (new_tokens + 1) // 2)),
             prompt=max(1, prompt_tokens),
+            kv_dtype=kv_dtype,
             weight_type=_most(run),
         )
     return held_against(name or model.name, run, speed, allocated, process, resident or {}, measured)

@@ -1,0 +1,60 @@
+"""The receipt of a run: what was predicted of it, held against what it took."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from boli.cli.terminal import note
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from boli.engine.llm import LLM
+    from boli.engine.output import Completion
+    from boli.weigh.receipt import Receipt
+
+
+def receipt_of(llm: LLM, completion: Completion) -> Receipt:
+    """Reads the books, then weighs the model as if it had never run, and measures this machine."""
+    llm.ledger.record_libraries()
+    process, resident, allocated = (
+        llm.ledger.resident_bytes(), llm.ledger.resident(), llm.ledger.totals()
+    )  # fmt: skip
+    from boli.weigh.receipt import receipt  # noqa: PLC0415  brings in what has to be weighed first
+
+    return receipt(
+        llm.path,
+        name=llm.name,
+        context=llm.context,
+        threads=llm.threads,
+        allocated=allocated,
+        process=process,
+        resident=resident,
+        types=llm.number_formats,
+        kv_dtype=llm.kv_cache_type,
+        prompt_tokens=len(completion.prompt_token_ids),
+        new_tokens=len(completion.token_ids),
+        tokens_per_s={
+            "prompt": completion.timings.prefill_tokens_per_s,
+            "decode": completion.timings.decode_tokens_per_s,
+        },
+    )
+
+
+def print_receipt(receipt: Receipt) -> None:
+    """Writes the receipt as a table with bars."""
+    from boli.cli.weigh_print import print_sections  # noqa: PLC0415
+    from boli.weigh.views_receipt import view_receipt  # noqa: PLC0415
+
+    print_sections([view_receipt(receipt)], explain=False)
+    if "numba" in sys.modules:
+        note("This run compiled kernels: what the compiler still holds is unaccounted for.", "dim")
+
+
+def save_receipt(receipt: Receipt, path: Path) -> None:
+    """Writes the receipt as a picture in SVG."""
+    from boli.weigh.picture_receipt import draw_receipt  # noqa: PLC0415
+
+    path.write_text(draw_receipt(receipt).svg(), encoding="utf-8", errors="replace")
+    note(f"written: {path}", "dim")
