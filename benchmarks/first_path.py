@@ -70,11 +70,13 @@ def main() -> None:
     figures: dict[str, list[float]] = {"read_gb_per_s": [], "decode": [], "prefill": [], "whole_run_s": []}
     command = [sys.executable, "-m", "boli", "generate", "The capital of France is", "-m", model]
     command += ["--max-tokens", "8"]
-    with boli.load(model) as llm:
+    with boli.load(model, speculation="off") as llm:
         weights = sum(size for name, size in llm.ledger.totals().items() if name.startswith("weights"))
-        prompt = llm.tokenizer.encode("Once upon a time there was a glass house on a hill. ")[:16]
-        long = (prompt * 32)[:512]
-        for _ in range(ROUNDS):
+        text = llm.tokenizer.encode("Once upon a time there was a glass house on a hill. ")[:16]
+        for number in range(ROUNDS):
+            # Begins with another token each time: nothing of it is in the prefix cache.
+            prompt = [1000 + number, *text[1:]]
+            long = [2000 + number, *(text * 32)[1:512]]
             taken = seconds(lambda: in_threads(lambda n: stream(memory.ctypes.data + n * part, part), 2))
             figures["read_gb_per_s"].append(2 * part / taken / 1e9)
             answer = llm.generate(prompt, max_tokens=128, ignore_eos=True)

@@ -62,7 +62,7 @@ class Worker:
 
     def tokens(self, text: str, count: int) -> list[int]:
         """The first tokens of a text."""
-        checkpoint = self.model.checkpoint
+        checkpoint = self.model.stored
         tokenizer = load_tokenizer(checkpoint.path if checkpoint.gguf is None else checkpoint.gguf)
         return tokenizer.encode(text)[:count]
 
@@ -70,7 +70,7 @@ class Worker:
         """Writes the logits of the same weights in float32."""
         from boli.cpu.oracle import forward
 
-        np.save(path, forward(self.model.checkpoint, ids))
+        np.save(path, forward(self.model.stored, ids))
 
     def logits(self, ids: list[int], path: str) -> None:
         """Writes the logits of the runner."""

@@ -68,7 +68,8 @@ def test_the_document_has_its_shape(document: dict[str, Any]) -> None:
     assert document["format"] == "F32"
     assert document["threads"] == 2
     assert document["settings"] == {
-        "prompt_tokens": 30, "new_tokens": 6, "batch": 3, "depth": 20, "repeat": 2
+        "prompt_tokens": 30, "new_tokens": 6, "batch": 3, "depth": 20, "repeat": 2,
+        "weights": "auto", "kv_cache_type": "bf16",
     }  # fmt: skip
 
 
@@ -117,6 +118,21 @@ def test_a_float_model_is_as_good_as_itself(document: dict[str, Any]) -> None:
     assert quality["same_best"] > 0.97
 
 
+def test_fewer_bits_are_fewer_bytes_and_worse_answers(folder: Path, result: Result) -> None:
+    rounded = bench.run(
+        str(folder), prompt_tokens=4, new_tokens=2, depth=50, repeat=1, threads=1, weights="int8",
+        kv_cache_type="int8", quality=True,
+    )  # fmt: skip
+    assert rounded.format.startswith("Q8_0")
+    assert rounded.weights.startswith("int8")
+    assert rounded.weight_bytes < 0.6 * result.weight_bytes
+    # Of cache a position: 51 and 52 of them here, 21 to 26 for each of three sequences there.
+    cache = (rounded.decode.bytes_per_token - rounded.weight_bytes) / 51.5
+    assert 0 < cache < 0.8 * (3 * result.decode.bytes_per_token - result.weight_bytes) / (3 * 23.5)
+    assert rounded.quality is not None and result.quality is not None
+    assert rounded.quality.mean_kl > result.quality.mean_kl
+
+
 def test_progress_is_told(result: Result) -> None:
     assert result.warnings  # at least that the weights fit into the cache
     for words in (
@@ -141,7 +157,8 @@ def test_a_model_without_a_tokenizer_is_measured_and_that_is_said(tmp_path: Path
     "wrong",
     [
         {"prompt_tokens": 0}, {"new_tokens": -1}, {"batch": 0}, {"batch": 1000}, {"depth": -1}, {"repeat": 0},
-        {"threads": 0}, {"threads": 10_000}, {"repeat": True}, {"depth": 1.5},
+        {"threads": 0}, {"threads": 10_000}, {"repeat": True}, {"depth": 1.5}, {"weights": "int3"},
+        {"kv_cache_type": "f64"},
     ],
     ids=str,
 )  # fmt: skip
@@ -158,3 +175,14 @@ def test_what_does_not_fit_is_refused(folder: Path) -> None:
         bench.run(str(folder), quality=True, text=" \n")
     with pytest.raises(ModelNotFound):
         bench.run("./no-such-model")
+
+
+@pytest.mark.model
+def test_a_real_model_is_near_to_itself_in_float32() -> None:
+    result = bench.run("smollm2", prompt_tokens=32, new_tokens=4, repeat=1, quality=True)
+    assert result.format == "Q4_1 + Q8_0"
+    assert 90e6 < result.weight_bytes < 100e6  # of a file of 98 MB
+    assert result.apart.tokenization is not None
+    assert result.quality is not None
+    assert 1e-4 < result.quality.mean_kl < 0.01
+    assert result.quality.same_best > 0.9

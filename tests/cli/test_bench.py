@@ -46,7 +46,8 @@ def test_in_a_pipe_the_document_is_all_there_is(model: str) -> None:
     document = ended.document
     assert ended.out == json.dumps(document, ensure_ascii=False) + "\n"
     assert document["settings"] == {
-        "prompt_tokens": 8, "new_tokens": 3, "batch": 2, "depth": 0, "repeat": 2
+        "prompt_tokens": 8, "new_tokens": 3, "batch": 2, "depth": 0, "repeat": 2,
+        "weights": "auto", "kv_cache_type": "bf16",
     }  # fmt: skip
     assert "quality" not in document
     assert "run 2 of 2" in ended.err

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from boli import __version__, machine
+from boli.cpu import target
 from cli.shell import Here, boli
 
 
@@ -23,6 +24,9 @@ def test_it_says_what_the_machine_has(here: Here) -> None:
     assert {name for name, present in cpu["features"].items() if present} <= machine.cpu_features()
     form = cpu["dot_products"]
     assert form == "portable" or cpu["features"][form]
+    assert cpu["bf16_products"] in ("avx512bf16", "neon_bf16", "portable")
+    assert cpu["compiled_for"] == target.cpu()
+    assert cpu["instruction_sets"] == sorted(name for name, used in target.features().items() if used)
     memory = found["memory"]
     assert 0 < memory["available_bytes"] <= memory["total_bytes"] == machine.memory_total()
     assert found["packages"]["numpy"] == version("numpy")
@@ -38,6 +42,14 @@ def test_the_text_says_the_same(here: Here) -> None:
         assert name in part[0 if present else 2].split()
     assert version("numba") in words
     assert "[test]" in words
+
+
+def test_it_says_what_a_setting_chooses() -> None:
+    ended = boli("doctor", settings={"BOLI_SIMD": "portable"})
+    assert "portable for products of integers, portable for bfloat16" in ended.out
+    wrong = boli("doctor", settings={"BOLI_SIMD": "mmx"})
+    assert wrong.code == 2
+    assert "BOLI_SIMD=mmx cannot be used" in wrong.err
 
 
 def test_it_measures_the_cache_of_kernels(here: Here, tmp_path: Path) -> None:

@@ -109,6 +109,56 @@ def test_every_option_reaches_the_sampler(here: Here) -> None:
     assert small < here("generate", "Once", "--max-tokens", "1", "--json").document["ledger"]["kv_cache"]
 
 
+def test_the_cache_has_the_type_that_was_asked_for(here: Here) -> None:
+    command = ("generate", "Hi", "--max-tokens", "1", "--json", "--context", "64")
+    sizes = {
+        kind: here(*command, "--kv-cache-type", kind).document["ledger"]["kv_cache"]
+        for kind in ("f32", "bf16", "int8")
+    }
+    assert sizes["f32"] == 2 * sizes["bf16"]
+    assert sizes["int8"] < 0.6 * sizes["bf16"]
+
+
+def test_guessing_changes_no_text(here: Here) -> None:
+    text = "one two three one two three one two three one two"
+    plain, guessed = (
+        here("generate", text, "--max-tokens", "48", "--speculation", each).out for each in ("off", "auto")
+    )
+    assert plain == guessed
+
+
+def test_a_quantized_file_cannot_be_rounded_again(here: Here) -> None:
+    ended = here("generate", "Hi", "--weights", "int8", "--json")
+    assert ended.code == 2
+    assert "already" in ended.document["error"]["message"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident is read in /proc")
+@pytest.mark.parametrize("alias", ["smollm2", "gemma3-270m"])
+def test_the_receipt_closes(alias: str, tmp_path: Path) -> None:
+    command = ("generate", "Once upon a time", "--model", alias, "--threads", "2", "--max-tokens", "16")
+    assert boli(*command, "--speculation", "off").code == 0  # what has to be compiled is compiled here
+    picture = tmp_path / "receipt.svg"
+    ended = boli(*command, "--speculation", "off", "--json", "--receipt-svg", str(picture))
+    receipt = ended.document["receipt"]
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    for name, line in receipt["categories"].items():
+        if name in ("kv_cache", "workspace") or name.startswith("weights/"):
+            assert line["predicted"] == line["allocated"]
+        assert 0 < line["resident"] <= line["allocated"]
+    assert abs(receipt["unaccounted"]) < 0.05 * receipt["process"]
+    assert receipt["closed"]
+    assert list(receipt["speed"]) == ["prompt", "decode"]
+    assert all(each["measured"] > 0 < each["predicted"] for each in receipt["speed"].values())
+
+
+def test_the_receipt_as_a_table(here: Here) -> None:
+    out = here("generate", FRANCE, "--max-tokens", "2", "--receipt").out
+    assert out.startswith(" Paris")
+    for part in ("Receipt of smollm2", "predicted", "allocated", "resident", "unaccounted", "tokens/s"):
+        assert part in out
+
+
 def test_logprobs_in_json_and_as_a_table(here: Here) -> None:
     document = here("generate", FRANCE, "--max-tokens", "4", "--logprobs", "2", "--json").document
     entries = document["logprobs"]

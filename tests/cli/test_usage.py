@@ -22,6 +22,9 @@ WRONG = [
     (["generate", "x", "--temperature", "warm"], "'--temperature'", "--help"),
     (["generate", "x", "--threads", "0"], "'--threads'", "--help"),
     (["generate", "x", "--context", "-1"], "'--context'", "--help"),
+    (["generate", "x", "--weights", "int9"], "'auto', 'bf16', 'int8', 'int4'", "--help"),
+    (["chat", "--kv-cache-type", "f16"], "'bf16', 'int8', 'f32'", "--help"),
+    (["generate", "x", "--speculation", "on"], "'auto', 'off'", "--help"),
     (["chat", "--json"], "--json needs --once", "--once"),
     (["models", "--json", "show", "x"], "--json belongs behind the command", "--help"),
 ]

@@ -1,4 +1,4 @@
-"""Loading: the form of the weights, the type of the KV cache, and what the books and the receipt say of both."""
+"""Loading: the form of the weights, the type of the KV cache, and what the books say of both."""
 
 from __future__ import annotations
 

@@ -59,6 +59,15 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert not set(done.stdout.split()) & {"numpy", "torch", "transformers", "rich", "typer", "numba"}
 
 
+def test_bolis_own_engine_is_weighed_without_numpy() -> None:
+    code = (
+        "import sys, boli; account = boli.weigh('smollm2-135m'); account.to_json();"
+        "assert account.engine == 'boli' and account.run is not None; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"numpy", "torch", "numba", "llvmlite"}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_document_is_complete_and_adds_up(name: str) -> None:
     document = json.loads(json.dumps(weigh(name).to_json(), allow_nan=False))

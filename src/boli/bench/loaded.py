@@ -11,10 +11,12 @@ from pathlib import Path
 from boli.bench.driver import Driver, pages_for
 from boli.bench.work import Work, work_of
 from boli.cpu.runner import CpuRunner
-from boli.engine.ledger import Ledger
 from boli.engine.capacity import MAX_ROWS
+from boli.engine.ledger import Ledger
 from boli.errors import UsageError
 from boli.formats.checkpoint import Checkpoint, open_checkpoint
+from boli.formats.requantize import Choice, choose_weights, requantized
+from boli.machine import memory_available
 
 _WARM_UP = 4  # steps
 
@@ -26,7 +28,9 @@ class Loaded:
     """A model that is ready to be measured.
 
     Attributes:
-        checkpoint: Its files, open.
+        stored: Its files, open.
+        checkpoint: The same, in the form in which it is run.
+        weights: Which form that is, and why.
         driver: Drives its runner.
         work: What a step has to do.
         ledger: Bytes by category.
@@ -34,7 +38,9 @@ class Loaded:
         load_s: Seconds to load it.
     """
 
+    stored: Checkpoint
     checkpoint: Checkpoint
+    weights: Choice
     driver: Driver
     work: Work
     ledger: Ledger
@@ -50,6 +56,8 @@ def loaded(
     sequences: int,
     positions: int,
     text_positions: int = 0,
+    weights: str = "auto",
+    kv_cache_type: str = "bf16",
     notice: Notice | None = None,
 ) -> Iterator[Loaded]:
     """Loads a model and warms it up; closes it in the end.
@@ -60,15 +68,17 @@ def loaded(
         sequences: How many sequences are decoded together.
         positions: How many positions each may have.
         text_positions: As many are wanted for a text, if the model was made for so many.
+        weights: In which form matrices are kept; see `boli.load`.
+        kv_cache_type: What keys and values are kept as; see `boli.load`.
         notice: Told what takes long.
 
     Raises:
-        UsageError: The model was made for fewer positions.
+        UsageError: The model was made for fewer positions, or cannot have that form.
         BoliError: It could not be loaded; see `boli.load`.
     """
     ledger, start = Ledger(), time.perf_counter()
-    with open_checkpoint(path) as checkpoint:
-        most = checkpoint.blueprint.config.max_position_embeddings
+    with open_checkpoint(path) as stored:
+        most = stored.blueprint.config.max_position_embeddings
         if positions > most:
             raise UsageError(
                 f"{positions:,} positions are needed, and the model was made for {most:,}",
@@ -76,6 +86,8 @@ def loaded(
                 remedy="ask for fewer tokens, or a smaller depth",
             )
         positions = max(positions, min(text_positions, most))
+        choice = choose_weights(stored, weights, memory_available())
+        checkpoint = requantized(stored, choice.form)
         runner = CpuRunner(
             checkpoint,
             ledger=ledger,
@@ -84,6 +96,7 @@ def loaded(
             max_rows=max(MAX_ROWS, sequences),
             threads=threads,
             context=positions,
+            kv_type=kv_cache_type,
             progress=notice,
         )
         try:
@@ -91,6 +104,7 @@ def loaded(
             driver = Driver(runner, sequences=sequences, positions=positions)
             driver.prefill(min(positions, MAX_ROWS))
             driver.decode(min(positions, _WARM_UP), depth=0)
-            yield Loaded(checkpoint, driver, work_of(checkpoint, runner, ledger), ledger, positions, load_s)
+            work = work_of(checkpoint, runner, ledger)
+            yield Loaded(stored, checkpoint, choice, driver, work, ledger, positions, load_s)
         finally:
             runner.close()

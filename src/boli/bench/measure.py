@@ -41,6 +41,8 @@ def run(
     depth: int = 0,
     repeat: int = 5,
     threads: int | None = None,
+    weights: str = "auto",
+    kv_cache_type: str = "bf16",
     quality: bool = False,
     text: str | None = None,
     progress: Progress | None = None,
@@ -55,7 +57,9 @@ def run(
         depth: How many positions of context each of them has before.
         repeat: How often that is measured.
         threads: How many threads compute; all usable cores if left out.
-        quality: Whether to compare the model as it is run with the same weights in float32.
+        weights: In which form matrices are kept; see `boli.load`.
+        kv_cache_type: What keys and values are kept as; see `boli.load`.
+        quality: Whether to compare the model as it is run with the stored weights in float32.
         text: What to compare them on; a text of boli's own if left out.
         progress: Told about downloads, and what is being measured.
 
@@ -66,7 +70,7 @@ def run(
     """
     settings = Settings(
         prompt_tokens=prompt_tokens, new_tokens=new_tokens, batch=batch, depth=depth, repeat=repeat,
-        threads=usable_cores() if threads is None else threads,
+        threads=usable_cores() if threads is None else threads, weights=weights, kv_cache_type=kv_cache_type,
     )  # fmt: skip
     if text is not None and not text.strip():
         raise PromptError("the text to compare on is empty", remedy="give a text of some sentences")
@@ -78,6 +82,8 @@ def run(
         sequences=batch,
         positions=settings.positions,
         text_positions=POSITIONS if quality else 0,
+        weights=weights,
+        kv_cache_type=kv_cache_type,
         notice=notice,
     ) as model_here:
         checkpoint, work = model_here.checkpoint, model_here.work
@@ -90,6 +96,7 @@ def run(
         return Result(
             model=local.name,
             format=number_formats(checkpoint),
+            weights=str(model_here.weights),
             parameters=checkpoint.blueprint.parameters,
             cpu=cpu_name(),
             settings=settings,
@@ -147,8 +154,10 @@ def _apart(tokenizer: Tokenizer | None, decodes: list[Decoded], settings: Settin
 
 
 def _tokenization(tokenizer: Tokenizer, repeat: int) -> Spread:
+    """Seconds a token; the first time is the slowest, then the tokenizer remembers the words."""
+    seconds = [_seconds(partial(tokenizer.encode, GLASS)) for _ in range(1 + repeat)]
     count = len(tokenizer.encode(GLASS))
-    return Spread(tuple(_seconds(partial(tokenizer.encode, GLASS)) / count for _ in range(repeat)))
+    return Spread(tuple(taken / count for taken in seconds))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -158,11 +167,11 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _quality(model: Loaded, tokenizer: Tokenizer | None, text: str, notice: Notice) -> Quality:
-    """Compares the runner with the same weights in float32, multiplied in float32."""
+    """Compares the runner with the stored weights in float32, multiplied in float32."""
     from boli.cpu.oracle import forward  # noqa: PLC0415  only for this
 
     assert tokenizer is not None, "it was needed"
     ids = tokenizer.encode(text)[: min(POSITIONS, model.positions)]
     notice(f"comparing with float32 at {len(ids)} positions")
-    reference = forward(model.checkpoint, ids)
+    reference = forward(model.stored, ids)
     return compare(reference, model.driver.logits(np.asarray(ids, np.int32), _QUALITY_ROWS))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from boli.bench.quality import Quality
 from boli.bench.work import Operations
 from boli.cpu.limits import KINDS, Limits, Spread, largest_cache_bytes
+from boli.engine.llm import KvCacheType
 from boli.errors import UsageError
+from boli.formats.requantize import Weights
 
 Binds = Literal["memory", "arithmetic"]
 
@@ -28,9 +30,11 @@ class Settings:
         depth: How many positions each of them has before it decodes.
         repeat: How often all is measured.
         threads: How many threads compute.
+        weights: In which form matrices are kept; see `boli.load`.
+        kv_cache_type: What keys and values are kept as; see `boli.load`.
 
     Raises:
-        UsageError: A number is out of range.
+        UsageError: A number is out of range, or there is no such form or type.
     """
 
     prompt_tokens: int = 512
@@ -39,6 +43,8 @@ class Settings:
     depth: int = 0
     repeat: int = 5
     threads: int = 1
+    weights: str = "auto"
+    kv_cache_type: str = "bf16"
 
     def __post_init__(self) -> None:
         ranges = {
@@ -54,6 +60,10 @@ class Settings:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} must be a whole number between {low} and {high:,}, not {value!r}")
+        for name, known in (("weights", get_args(Weights)), ("kv_cache_type", get_args(KvCacheType))):
+            if getattr(self, name) not in known:
+                option = name.replace("_", "-")
+                raise UsageError(f"{option} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     @property
     def positions(self) -> int:
@@ -113,7 +123,8 @@ class Apart:
     """What is not in the rates: seconds for each token.
 
     Attributes:
-        tokenization: From text to ids, or None if the model has no tokenizer.
+        tokenization: From text to ids, the first time included, when the tokenizer remembers no word yet;
+            None if the model has no tokenizer.
         greedy: To choose the likeliest token of one sequence.
         drawn: To draw a token with temperature 0.8 and top-p 0.95.
     """
@@ -129,7 +140,8 @@ class Result:
 
     Attributes:
         model: The model's name.
-        format: Its number formats.
+        format: The number formats of its matrices, as they are run.
+        weights: Whether they were rounded while the model was loaded, and why.
         parameters: How many numbers it has.
         cpu: The processor's name.
         settings: What was measured.
@@ -146,6 +158,7 @@ class Result:
 
     model: str
     format: str
+    weights: str
     parameters: int
     cpu: str
     settings: Settings
@@ -174,6 +187,7 @@ class Result:
         document: dict[str, object] = {
             "model": self.model,
             "format": self.format,
+            "weights": self.weights,
             "parameters": self.parameters,
             "cpu": self.cpu,
             "threads": settings.threads,

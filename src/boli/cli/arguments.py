@@ -63,15 +63,18 @@ Context = Annotated[
 ]
 Weights = Annotated[
     Literal["auto", "bf16", "int8", "int4"],
-    typer.Option(help="What a model in floating point is rounded to while it is loaded."),
+    typer.Option(metavar="FORM", help="Round a model in floating point: auto, bf16, int8, int4."),
 ]
 KvCacheType = Annotated[
     Literal["bf16", "int8", "f32"],
-    typer.Option("--kv-cache-type", help="What keys and values are kept as."),
+    typer.Option(metavar="TYPE", help="What keys and values are kept as: bf16, int8, f32."),
 ]
 Speculation = Annotated[
     Literal["auto", "off"],
-    typer.Option(help="Guess tokens from what was said, where it pays; the text stays the same."),
+    typer.Option(
+        metavar="WHEN",
+        help="Guess tokens from what was said: auto (where it pays) or off; the text is the same.",
+    ),
 ]
 Logprobs = Annotated[
     int | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boli.cli.arguments import STDIN_LIMIT, Json, Threads, decode, read_text
+from boli.cli.arguments import STDIN_LIMIT, Json, KvCacheType, Threads, Weights, decode, read_text
 from boli.cli.progress import TerminalProgress
 from boli.cli.table import Column, print_facts, print_table
 from boli.cli.terminal import human_bytes, note, print_json
@@ -22,8 +22,8 @@ HELP = """Measure how fast a model runs here, and what holds it back.
 
 First the machine: how fast its memory is read, and how many operations it does, by compiled loops
 on the same threads. Then a prompt and an answer, several times, and the share of those limits that
-they reach. Tokenization and sampling are not in these rates; they are told apart. Close other
-programs first.
+they reach. Tokenization and sampling are not in these rates; they are told apart. No token is
+guessed (speculation). Close other programs first.
 
 --depth N decodes behind N positions of context; --batch B decodes B sequences together.
 --quality compares the answers with the same weights in float32: the mean KL divergence on a text.
@@ -51,6 +51,8 @@ def bench(
     depth: Annotated[int, typer.Option(metavar="N", min=0, help="Positions of context before decoding.")] = 0,
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often all is measured.")] = 5,
     threads: Threads = None,
+    weights: Weights = "auto",
+    kv_cache_type: KvCacheType = "bf16",
     quality: Annotated[bool, typer.Option("--quality", help="Compare with float32, too.")] = False,
     text: Annotated[
         str | None,
@@ -73,6 +75,8 @@ def bench(
             depth=depth,
             repeat=repeat,
             threads=threads,
+            weights=weights,
+            kv_cache_type=kv_cache_type,
             quality=quality,
             text=content,
             progress=progress,
@@ -105,6 +109,7 @@ def _print(result: Result) -> None:
     settings, limits = result.settings, result.limits
     facts = [
         ("model", f"{result.model}: {result.format}, {result.parameters:,} parameters"),
+        ("weights", f"{result.weights}; KV cache in {settings.kv_cache_type}"),
         ("machine", f"{result.cpu}, {_count(settings.threads, 'thread')}"),
         ("  reads", _spread(limits.read_bytes_per_s, 1e9, "GB/s")),
         ("  int8", _spread(limits.int8_ops_per_s, 1e9, "Gop/s")),
@@ -153,7 +158,9 @@ def _rest(result: Result) -> list[tuple[str, str]]:
     apart, quality = result.apart, result.quality
     facts = []
     if apart.tokenization is not None:
-        facts.append(("tokenization", f"{_spread(apart.tokenization, 1e-6, 'µs')} a token"))
+        facts.append(
+            ("tokenization", f"{_spread(apart.tokenization, 1e-6, 'µs')} a token, first time included")
+        )
     facts.append(("sampling", f"{_spread(apart.greedy, 1e-6, 'µs')} a token, greedy"))
     facts.append(("", f"{_spread(apart.drawn, 1e-6, 'µs')} a token, drawn with top-p 0.95"))
     facts.append(("loading", f"{result.load_s:.2f} s"))

@@ -45,6 +45,9 @@ class _Cpu(TypedDict):
     usable_cores: int
     features: dict[str, bool]
     dot_products: str
+    bf16_products: str
+    compiled_for: str
+    instruction_sets: list[str]
 
 
 class _Memory(TypedDict):
@@ -87,7 +90,7 @@ def doctor(json: Json = False) -> None:
 
 def _examine() -> _Findings:
     from boli import machine  # noqa: PLC0415
-    from boli.cpu.target import dot_form  # noqa: PLC0415
+    from boli.cpu import target  # noqa: PLC0415
 
     kind = "arm" if platform.machine().lower() in {"aarch64", "arm64"} else "x86"
     present = machine.cpu_features()
@@ -103,7 +106,10 @@ def _examine() -> _Findings:
             "architecture": platform.machine(),
             "usable_cores": machine.usable_cores(),
             "features": {name: name in present for name in _FEATURES[kind]},
-            "dot_products": dot_form(),
+            "dot_products": target.dot_form(),
+            "bf16_products": target.bf16_form(),
+            "compiled_for": target.cpu(),
+            "instruction_sets": sorted(name for name, used in target.features().items() if used),
         },
         "memory": {
             "total_bytes": None if total == machine.UNKNOWN_MEMORY else total,
@@ -187,7 +193,11 @@ def _print(findings: _Findings) -> None:
             ("processor", f"{cpu['name']} ({cpu['architecture']})"),
             ("  has", " ".join(has) or "-"),
             ("  lacks", " ".join(lacks) or "-"),
-            ("  used", f"{cpu['dot_products']} for integer dot products"),
+            (
+                "  used",
+                f"{cpu['dot_products']} for products of integers, {cpu['bf16_products']} for bfloat16",
+            ),
+            ("kernels for", f"{cpu['compiled_for']}, {len(cpu['instruction_sets'])} instruction sets in use"),
             ("cores", f"{cpu['usable_cores']} usable"),
             ("memory", f"{available} available of {total}"),
             ("kernels", f"{kept}  {cache['path']}"),

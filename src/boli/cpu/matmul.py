@@ -41,7 +41,7 @@ def _tile(layout: Layout, rows: int) -> Any:
     tile, stride = product_tile(layout.name, rows), layout.block_bytes(GROUP) // layout.depth(GROUP)
 
     @njit(inline="always")
-    def adapted(weights, depth, activations, y, y_stride, accumulate):
+    def adapted(weights, depth, activations, y, y_stride, accumulate, ahead):
         tile(weights, stride, depth, activations, y, y_stride, accumulate)
 
     return adapted
@@ -66,22 +66,24 @@ def project(layout: Layout) -> Any:
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            row = 0
+            row, ahead = 0, 0
             while rows - row >= LARGEST_TILE:
-                six(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                six(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
                 row += LARGEST_TILE
+                # The first tile waits for memory; while the second one computes, memory would be idle.
+                ahead = w + block_stride if row == LARGEST_TILE and block + 1 < end_block else 0
             left = rows - row
             if left == 3 and rows == 3:
-                three(w, depth, activations, out, y_stride, accumulate)
+                three(w, depth, activations, out, y_stride, accumulate, 0)
                 continue
             if left >= 4:
-                four(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                four(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
                 row += 4
             elif left >= 2:
-                two(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                two(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
                 row += 2
             if row < rows:
-                one(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate)
+                one(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, 0)
 
     return run
 

@@ -79,46 +79,49 @@ def _pack_pairs(part: Bytes, rows: Bytes, columns: int) -> None:
 
 def _pack_groups(part: Bytes, source: Groups, halves: Float16 | None, layout: IntLayout) -> None:
     """Quants four inputs deep, their planes, scales, minimums: step by step."""
-    count, columns = len(part), source.quants.shape[1]
-    depth = layout.depth(columns)
+    count, depth = len(part), layout.depth(source.quants.shape[1])
     # Rows and columns that pad the matrix get scale 0 and minimum 0, so their quants do not matter.
-    shifted = (source.quants.astype(np.int16) + layout.zero).astype(np.uint8)
-    quants = _whole(shifted, count, depth * GROUP)
-    quants = quants.reshape(count, ROWS_PER_BLOCK, depth, QUADS, 4).transpose(0, 2, 3, 1, 4)
-    steps = np.empty((count, depth, layout.step_bytes), np.uint8)
+    unsigned = source.quants.view(np.uint8)
+    if layout.zero:
+        unsigned = unsigned + np.uint8(layout.zero)  # modulo 256, as in C
+    quads = _whole(unsigned, count, depth * GROUP).view(np.uint32)
+    quads = quads.reshape(count, ROWS_PER_BLOCK, depth, QUADS)
+    runs = part.reshape(count, depth // SUPER if halves is not None else depth, -1)
+    # [blocks, runs, steps of a run, bytes], a view
+    steps = runs[..., layout.factor_bytes :].reshape(*runs.shape[:2], -1, layout.step_bytes)
 
-    per_byte = 8 // layout.base
-    fields = (quants & ((1 << layout.base) - 1)).reshape(count, depth, -1, per_byte, ROWS_PER_BLOCK, 4)
-    packed = fields[:, :, :, 0].copy()
+    def put(start: int, values: npt.NDArray[Any]) -> int:
+        """Stores `[blocks, 32 rows, depth, n]`, rows innermost, into the steps."""
+        size = int(values.shape[3] * ROWS_PER_BLOCK * values.itemsize)
+        place = steps[..., start : start + size].view(values.dtype)
+        place = place.reshape(*steps.shape[:3], values.shape[3], ROWS_PER_BLOCK)
+        ordered = values.transpose(0, 2, 3, 1)
+        place[...] = ordered.reshape(place.shape)
+        return start + size
+
+    per_byte, mask = 8 // layout.base, np.uint32(0x01010101 * ((1 << layout.base) - 1))
+    packed = quads if per_byte == 1 else quads[..., 0::per_byte] & mask
     for field in range(1, per_byte):
-        packed |= fields[:, :, :, field] << (field * layout.base)
-    steps[..., : layout.quant_bytes] = packed.reshape(count, depth, -1)
-    end = layout.quant_bytes
+        packed |= (quads[..., field::per_byte] & mask) << np.uint32(field * layout.base)
+    end = put(0, packed)
     for plane in range(layout.planes):
-        bits = np.packbits((quants >> (layout.base + plane)) & 1, axis=-1, bitorder="little")
-        # Two rows' four bits share a byte.
-        nibbles = bits.reshape(count, depth, QUADS, ROWS_PER_BLOCK // 2, 2)
-        size = layout.plane_bytes // layout.planes
-        steps[..., end : end + size] = (nibbles[..., 0] | nibbles[..., 1] << 4).reshape(count, depth, -1)
+        bits = (quads >> np.uint32(layout.base + plane)) & np.uint32(0x01010101)
+        # One bit of each of four bytes, side by side; two rows' share a byte.
+        nibbles = ((bits * np.uint32(0x10204080)) >> np.uint32(28)).astype(np.uint8)
+        pairs = nibbles[:, 0::2] | nibbles[:, 1::2] << 4
+        size = QUADS * ROWS_PER_BLOCK // 2
+        place = steps[..., end : end + size].reshape(*steps.shape[:3], QUADS, ROWS_PER_BLOCK // 2)
+        place[...] = pairs.transpose(0, 2, 3, 1).reshape(place.shape)
         end += size
-
     numbers = [source.scales] if source.minimums is None else [source.scales, source.minimums]
     if halves is not None:
         numbers = [_integers(*pair) for pair in zip(numbers, (halves[0], -halves[-1]), strict=False)]
+        full = np.stack([_whole(half, count, runs.shape[1]) for half in halves], axis=1)
+        in_front = np.ascontiguousarray(full.transpose(0, 3, 1, 2)).view(np.uint8)
+        runs[..., : layout.factor_bytes] = in_front.reshape(count, runs.shape[1], -1)
     for values in numbers:
         full = _whole(values.astype(_NUMBER[layout.scale]), count, depth * layout.parts)
-        size = layout.parts * ROWS_PER_BLOCK * layout.scale_bytes
-        ordered = full.reshape(count, ROWS_PER_BLOCK, depth, layout.parts).transpose(0, 2, 3, 1)
-        steps[..., end : end + size] = np.ascontiguousarray(ordered).view(np.uint8).reshape(count, depth, -1)
-        end += size
-    if halves is None:
-        part[...] = steps.reshape(part.shape)
-        return
-    runs = part.reshape(count, depth // SUPER, -1)
-    full = np.stack([_whole(half, count, depth // SUPER) for half in halves], axis=1)
-    in_front = np.ascontiguousarray(full.transpose(0, 3, 1, 2)).view(np.uint8)
-    runs[..., : layout.factor_bytes] = in_front.reshape(count, depth // SUPER, -1)
-    runs[..., layout.factor_bytes :] = steps.reshape(count, depth // SUPER, -1)
+        end = put(end, full.reshape(count, ROWS_PER_BLOCK, depth, layout.parts))
 
 
 def _integers(products: Float32, half: Float16) -> Float32:

@@ -118,6 +118,14 @@ def emit_load_bf16(builder: Builder, address: Value) -> Value:
     return builder.bitcast(builder.shl(wide, ir.Constant(I32X16, [16] * LANES)), F32X16)
 
 
+def emit_prefetch(builder: Builder, address: Value) -> None:
+    """Asks for a cache line that will be read soon: into the second-level cache."""
+    anything = I8.as_pointer()
+    function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), anything, I32, I32, I32)
+    read, keep, data = (ir.Constant(I32, value) for value in (0, 2, 1))
+    builder.call(function, [pointer(builder, address, I8), read, keep, data])
+
+
 def emit_fma(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     """`a * b + c`, rounded once."""
     return builder.call(declare(builder, "llvm.fma.v16f32", F32X16, F32X16, F32X16, F32X16), [a, b, c])
@@ -224,12 +232,9 @@ def bits_to_f32(b: Builder, value: Value) -> Value:
 
 
 @operation(void, i64)
-def prefetch(b: Builder, address: Value) -> Value:
+def prefetch(b: Builder, address: Value) -> None:
     """Asks for a cache line that will be read soon."""
-    anything = I8.as_pointer()
-    function = declare(b, "llvm.prefetch.p0", ir.VoidType(), anything, I32, I32, I32)
-    read, keep, data = (ir.Constant(I32, value) for value in (0, 2, 1))
-    return b.call(function, [pointer(b, address, I8), read, keep, data])
+    emit_prefetch(b, address)
 
 
 # --- calls ---------------------------------------------------------------------------------------

@@ -176,14 +176,21 @@ def mixing_tile(kind: str, rows: int) -> Any:
 
 
 def int_tile(layout: IntLayout, rows: int) -> Any:
-    """A Numba function of int64 arguments, in the order of `emit`; `depth` counts groups of 32 inputs."""
+    """A Numba function of int64 arguments, in the order of `emit`; `depth` counts groups of 32 inputs.
+
+    `ahead` is the next block's address if it is to be fetched meanwhile, or 0.
+    """
 
     def emit(
         b: Builder, weights: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, accumulate: Value,
+        y: Value, y_stride: Value, accumulate: Value, ahead: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
         with cgutils.for_range(b, depth, intp=I64) as loop:
+            with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
+                start = offset(b, ahead, b.mul(loop.index, ir.Constant(I64, layout.step_bytes)))
+                for line in range(0, layout.step_bytes, VECTOR_BYTES):
+                    simd.emit_prefetch(b, offset(b, start, line))
             step = Step(b, layout, weights, loop.index)
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
@@ -218,7 +225,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
         _finish(b, sums, y, y_stride, accumulate)
 
     emit.__name__ = f"int_tile_{layout.name}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 6))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
 
 
 def unpack_tile(layout: IntLayout) -> Any:

@@ -211,4 +211,5 @@ def held_against(
 def _most(run: RunAccount) -> str:
     """The number format that most of the weights have."""
     weights = {name: part.value for name, part in run.categories.items() if name.startswith("weights/")}
+    weights.pop("weights/F32 vectors", None)
     return max(weights, key=lambda name: weights[name]).removeprefix("weights/")
