@@ -29,6 +29,7 @@ COMMANDS = [
     "models rm",
     "models show",
     "weigh",
+    "bench",
     "doctor",
 ]
 SAMPLING = [
@@ -80,7 +81,7 @@ def test_the_list_of_commands_says_what_each_says_of_itself(here: Here) -> None:
         assert import_module(f"boli.cli.{name}").application is not None
 
 
-@pytest.mark.parametrize("command", ["", "generate", "chat", "models show", "weigh"])
+@pytest.mark.parametrize("command", ["", "generate", "chat", "models show", "weigh", "bench"])
 def test_help_imports_nothing_slow(command: str) -> None:
     # Time would measure the machine; what is imported is what costs it.
     code = (

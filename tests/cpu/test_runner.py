@@ -11,7 +11,7 @@ from boli.cpu.oracle import forward
 from boli.cpu.runner import CpuRunner, kv_cache_bytes
 from boli.engine.batch import Batch
 from boli.engine.ledger import Ledger
-from boli.errors import NumericError
+from boli.errors import NumericError, UnsupportedModel
 from boli.formats.checkpoint import open_checkpoint
 from cpu.driving import greedy, kl_divergence, logits_of, make_runner
 from tiny_models import TINY, VOCAB, Zoo, prompt, transformers_greedy, transformers_logits, wide
@@ -120,6 +120,14 @@ def test_weights_with_nan_are_refused_by_name(zoo: Zoo, tmp_path: Path) -> None:
         damaged.write_bytes(content)
         with pytest.raises(NumericError, match=name):
             make_runner(damaged)
+
+
+def test_heads_that_the_kernels_have_no_room_for_are_refused(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("boli.cpu.runner.LARGEST_HEAD", 4)
+    with pytest.raises(UnsupportedModel, match="heads of"):
+        make_runner(zoo.folder(TINY["llama"]))
 
 
 def test_a_step_that_would_read_outside_its_tables_is_refused(zoo: Zoo) -> None:

@@ -145,3 +145,14 @@ def test_many_threads_share_the_books() -> None:
 )
 def test_bytes_for_people(nbytes: int, text: str) -> None:
     assert readable(nbytes) == text
+
+
+def test_what_grows_besides_the_books_is_entered_once() -> None:
+    ledger = Ledger()
+    with ledger.growth("runtime"):
+        kept = np.ones(4_000_000, np.uint8)
+        buffer = ledger.allocate("workspace", 8_000_000, np.uint8)
+        buffer[:] = 1
+    assert len(kept) == 4_000_000
+    assert 3_500_000 < ledger.totals()["runtime"] < 6_000_000
+    assert ledger.totals()["workspace"] == 8_000_000

@@ -25,6 +25,7 @@ from boli.cpu.sizes import (
     CHUNK,
     HEAD_PADDING,
     KV_TYPES,
+    LARGEST_HEAD,
     PAGE_SIZE,
     page_bytes,
     result_bytes,
@@ -32,6 +33,7 @@ from boli.cpu.sizes import (
     stream_bytes,
 )
 from boli.cpu.team import Team, control_words
+from boli.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from boli.blueprint.config import Config
@@ -65,6 +67,7 @@ class CpuRunner:
     Raises:
         OutOfMemory: a buffer does not fit.
         NumericError: a norm or a bias holds NaN.
+        UnsupportedModel: its heads are too large.
     """
 
     page_size = PAGE_SIZE
@@ -83,6 +86,13 @@ class CpuRunner:
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self.blueprint = checkpoint.blueprint
+        head_dim = self.blueprint.config.head_dim
+        if head_dim > LARGEST_HEAD:
+            raise UnsupportedModel(
+                f"heads of {head_dim} numbers are not supported",
+                cause=f"the attention kernels are made for at most {LARGEST_HEAD}",
+                remedy="use a model with smaller heads",
+            )
         self.num_pages, self.max_rows, self.max_sequences = num_pages, max_rows, max_sequences
         self.threads, self.context, self.kv_type = threads, context, kv_type
         self._ledger = ledger
@@ -94,7 +104,8 @@ class CpuRunner:
         self._plan_cache()
         self._plan_workspace()
         packer.pack(threads)
-        entry = self._compile(progress)
+        with ledger.growth("runtime"):  # a compiler's heap stays; kernels from the disk need little
+            entry = self._compile(progress)
         control = self._allocate("workspace", control_words(threads), np.int64)
         self._set(p.CONTROL, control)
         self._team = Team(entry, control, self._header, threads)

@@ -6,8 +6,7 @@ addressed by integers (`int64` byte addresses), as in C, because the kernels rea
 that have no NumPy type.
 
 LLVM splits a 16-lane vector for machines with narrower registers, so everything here is portable;
-only the dot product of bytes, `emit_dot`, has a form of its own per instruction set. All forms give
-the same results: integer sums are exact, and floating-point sums are written out in a fixed order.
+only dot products have a form of their own per instruction set, in `dots.py`.
 """
 
 from __future__ import annotations

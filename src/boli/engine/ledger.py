@@ -7,7 +7,8 @@ import os
 import platform
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,6 +86,16 @@ class Ledger:
                 raise ValueError(f"{category} holds {self._totals.get(category, 0)} bytes, not {nbytes}")
             self._add(category, -nbytes)
             self._entered -= nbytes
+
+    @contextmanager
+    def growth(self, category: str) -> Iterator[None]:
+        """Enters what the process's own memory grows by meanwhile, buffers of the books excepted."""
+        with self._lock:
+            before, entered = private_bytes(), self._entered
+        yield
+        with self._lock:
+            grown = private_bytes() - before - (self._entered - entered)
+        self.record(category, max(0, grown))
 
     def record(self, category: str, nbytes: int) -> None:
         """Enters bytes that are already in use, such as the interpreter's: no check, no promise."""
