@@ -20,7 +20,7 @@ Role = Literal[
     "token_type_embedding", "embedding_norm", "embedding_norm_bias", "embedding_projection",
     "head_bias", "head_projection", "head_projection_bias", "head_norm", "head_norm_bias",
     "encoder_norm", "pooler", "pooler_bias", "post_attention_norm_bias", "post_mlp_norm_bias",
-    "gate_up", "gated_o", "relative_position_bias", "attention_sinks",
+    "gate_up", "relative_position_bias", "attention_sinks",
     "q_a", "q_a_norm", "q_b", "kv_a", "kv_a_norm", "kv_b",
     "cross_norm", "cross_norm_bias", "cross_q", "cross_k", "cross_v", "cross_o",
     "router", "router_bias", "expert_gate", "expert_up", "expert_down", "expert_gate_up",

@@ -84,7 +84,7 @@ def _list(name: HubName) -> tuple[str, list[RemoteFile]]:
             name.repo, revision=name.revision, files_metadata=True, timeout=_LIST_SECONDS
         )
 
-    info = _explained(name, ask)
+    info = explained(name, ask)
     commit = info.sha
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise IntegrityError(
@@ -105,13 +105,13 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
     folder = hub_cache.repo_folder("hf", name.repo)
 
     def download() -> Path:
-        bar = _bar_for(progress, file.nbytes)
+        bar = bar_for(progress, file.nbytes)
         return Path(
             hf_hub_download(name.repo, file.path, revision=commit, library_name="boli", tqdm_class=bar)
         )
 
-    _watch_names()
-    path = _explained(name, download)
+    watch_names()
+    path = explained(name, download)
     expected = folder / "snapshots" / commit / file.path
     if Path(os.path.abspath(path)) != Path(os.path.abspath(expected)):  # noqa: PTH100 - links are the layout
         raise SourceError(
@@ -120,7 +120,7 @@ def _fetch_file(name: HubName, commit: str, file: RemoteFile, progress: Progress
     _check(file, path, folder)
 
 
-def _watch_names() -> None:
+def watch_names() -> None:
     """The library makes file names of the ETag and the commit that a server sends: look at them first."""
     session = get_session()
     hooks = session.event_hooks
@@ -177,7 +177,7 @@ def _write_ref(folder: Path, revision: str, commit: str) -> None:
     Path(sink.name).replace(path)
 
 
-def _explained(name: HubName, action: Callable[[], T]) -> T:
+def explained(name: HubName, action: Callable[[], T]) -> T:
     """Run something of the library; its errors come out as ours."""
     try:
         return action()
@@ -232,7 +232,7 @@ def _explain(name: HubName, error: Exception) -> BoliError:
     )
 
 
-def _bar_for(progress: Progress, limit: int | None) -> type:
+def bar_for(progress: Progress, limit: int | None) -> type:
     """A class that the library takes for tqdm; it tells `progress`, and stops what exceeds `limit` bytes."""
 
     class Bar:

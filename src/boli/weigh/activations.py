@@ -22,7 +22,7 @@ Recompute = Literal["none", "selective", "full"]
 
 # Matrices that read one and the same tensor, which is kept once for all of them.
 _READERS: Mapping[str, tuple[Role, ...]] = {
-    "attention input": ("q", "k", "v", "qkv", "q_a", "kv_a", "gated_o", "linear_in", "linear_gates"),
+    "attention input": ("q", "k", "v", "qkv", "q_a", "kv_a", "linear_in", "linear_gates"),
     "latent of the queries": ("q_b",),
     "latent of keys and values": ("kv_b",),
     "cross-attention input": ("cross_q",),

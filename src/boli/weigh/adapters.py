@@ -17,7 +17,7 @@ from boli.weigh.amount import Amount, amount, total
 from boli.weigh.weights import WeightsAccount
 
 _ALL_LINEAR: Final[tuple[Role, ...]] = (
-    "q", "k", "v", "qkv", "o", "q_a", "q_b", "kv_a", "kv_b", "gated_o",
+    "q", "k", "v", "qkv", "o", "q_a", "q_b", "kv_a", "kv_b",
     "cross_q", "cross_k", "cross_v", "cross_o", "linear_in", "linear_gates", "linear_out",
     "gate", "up", "gate_up", "down", "shared_gate", "shared_up", "shared_down",
     "expert_gate", "expert_up", "expert_gate_up", "expert_down",

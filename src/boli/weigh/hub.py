@@ -54,7 +54,7 @@ def _download(name: HubName, folder: Path) -> Path:
                     revision=name.revision,
                     local_dir=folder,
                     library_name="boli",
-                    tqdm_class=hf._bar_for(Quiet(), MAX_CONFIG),
+                    tqdm_class=hf.bar_for(Quiet(), MAX_CONFIG),
                 )
             )
         except errors.RemoteEntryNotFoundError as error:
@@ -64,5 +64,5 @@ def _download(name: HubName, folder: Path) -> Path:
                 remedy=f"name one of its files: {name}/FILE.gguf, once it is downloaded",
             ) from error
 
-    hf._watch_names()
-    return Path(hf._explained(name, download))
+    hf.watch_names()
+    return Path(hf.explained(name, download))

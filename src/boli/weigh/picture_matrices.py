@@ -25,7 +25,7 @@ _SMALLEST = 1000  # matrices of less than a thousandth of a layer's largest are 
 _BOLD = 1.12  # how much wider bold text is
 
 _SYMBOLS: Final[Mapping[str, str]] = {
-    "q": "W_q", "k": "W_k", "v": "W_v", "o": "W_o", "qkv": "W_qkv", "gated_o": "W_gate_o",
+    "q": "W_q", "k": "W_k", "v": "W_v", "o": "W_o", "qkv": "W_qkv",
     "q_a": "W_q_down", "q_b": "W_q_up", "kv_a": "W_kv_down", "kv_b": "W_kv_up",
     "cross_q": "cross W_q", "cross_k": "cross W_k", "cross_v": "cross W_v", "cross_o": "cross W_o",
     "gate": "W_gate", "up": "W_up", "down": "W_down", "gate_up": "W_gate_up",

@@ -213,7 +213,7 @@ def _row(weight: Weight, model: Model, config: Config, *, prediction: bool = Fal
 _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("embeddings", ("embedding", "position_embedding", "token_type_embedding")),
     ("head", ("head", "head_bias")),
-    ("attention", ("q", "k", "v", "o", "qkv", "gated_o", "cross_q", "cross_k", "cross_v", "cross_o",
+    ("attention", ("q", "k", "v", "o", "qkv", "cross_q", "cross_k", "cross_v", "cross_o",
                    "q_a", "q_b", "kv_a", "kv_b", "attention_sinks", "relative_position_bias")),
     ("mlp", ("gate", "up", "down", "gate_up")),
     ("shared_experts", ("shared_gate", "shared_up", "shared_down", "shared_router")),
