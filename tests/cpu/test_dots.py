@@ -131,14 +131,14 @@ def test_a_tile_gives_the_same_bits_in_all_forms(
         at = step * layout.step_bytes
         block[at : at + layout.quant_bytes] = rng.integers(0, 256, layout.quant_bytes)
     stream = rng.integers(0, 64, stream_bytes("int8", depth * 32) * rows).astype(np.uint8)
-    stream = stream.reshape(depth, -1)
-    stream[:, : 32 * rows] = rng.integers(-127, 128, (depth, 32 * rows)).astype(np.int8).view(np.uint8)
+    stream = stream.reshape(depth, rows, -1)
+    stream[..., :32] = rng.integers(-127, 128, (depth, rows, 32)).astype(np.int8).view(np.uint8)
     found = []
     for each in (form, "portable"):
         force(monkeypatch, each)
         run = built(*mc.tile_body(tiles.int_tile(layout, rows)), each, tmp_path)
         y = np.zeros((rows, 32), np.float32)
-        run(block, depth, stream, y, y.strides[0], 0)
+        run(block, depth, stream, y, y.strides[0], 0, 0)
         found.append(y)
     assert np.isfinite(found[0]).all() and np.ptp(found[0]) > 100
     np.testing.assert_array_equal(found[0].view(np.int32), found[1].view(np.int32))

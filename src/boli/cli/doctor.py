@@ -214,4 +214,4 @@ def _print(findings: _Findings) -> None:
     print_table([Column("extra"), Column("state")], extras)
     incomplete = [name for name, extra in findings["extras"].items() if extra["missing"]]
     if incomplete:
-        sys.stdout.write(f"\nTo complete one: pip install 'boli[{incomplete[0]}]'\n")
+        sys.stdout.write(f"\nTo complete one:\npip install 'boli[{incomplete[0]}]'\n")
