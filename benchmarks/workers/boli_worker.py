@@ -16,7 +16,7 @@ from boli import __version__
 from boli.bench.loaded import Loaded, loaded
 from boli.bench.quality import compare
 from boli.cpu import limits
-from boli.text import load_tokenizer
+from boli.formats.checkpoint import open_checkpoint
 
 
 class Worker:
@@ -27,6 +27,7 @@ class Worker:
     """
 
     model: Loaded
+    path: Path
 
     def __init__(self, threads: int) -> None:
         self.threads, self.filled = threads, 0
@@ -34,7 +35,8 @@ class Worker:
 
     def open(self, path: str, sequences: int, positions: int) -> dict[str, Any]:
         """Loads a model."""
-        context = loaded(Path(path), threads=self.threads, sequences=sequences, positions=positions)
+        self.path = Path(path)
+        context = loaded(self.path, threads=self.threads, sequences=sequences, positions=positions)
         self.model = self.stack.enter_context(context)
         return {"version": __version__}
 
@@ -62,15 +64,15 @@ class Worker:
 
     def tokens(self, text: str, count: int) -> list[int]:
         """The first tokens of a text."""
-        checkpoint = self.model.stored
-        tokenizer = load_tokenizer(checkpoint.path if checkpoint.gguf is None else checkpoint.gguf)
-        return tokenizer.encode(text)[:count]
+        assert self.model.tokenizer is not None, self.model.no_tokenizer
+        return self.model.tokenizer.encode(text)[:count]
 
     def reference(self, ids: list[int], path: str) -> None:
         """Writes the logits of the same weights in float32."""
         from boli.cpu.oracle import forward
 
-        np.save(path, forward(self.model.stored, ids))
+        with open_checkpoint(self.path) as stored:
+            np.save(path, forward(stored, ids))
 
     def logits(self, ids: list[int], path: str) -> None:
         """Writes the logits of the runner."""

@@ -71,6 +71,44 @@ def test_people_get_a_table_that_fits(here: Here, model: str, tmp_path: Path) ->
         assert expected in words, expected
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident is read in /proc")
+def test_the_receipt_is_in_the_document(model: str, tmp_path: Path) -> None:
+    picture = tmp_path / "receipt.svg"
+    command = ("bench", model, *QUICK, "--batch", "3", "--depth", "40", "--kv-cache-type", "int8", "--json")
+    document = boli(*command, "--receipt", "--receipt-svg", str(picture)).document
+    receipt = document["receipt"]
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    categories = receipt["categories"]
+    assert {name: each["allocated"] for name, each in categories.items()} == document["ledger"]
+    for name, line in categories.items():
+        if name in ("kv_cache", "workspace") or name.startswith("weights/"):
+            assert line["predicted"] == line["allocated"], name
+        assert 0 < line["resident"] <= line["allocated"]
+    assert receipt["allocated"] == sum(document["ledger"].values())
+    for phase, name in (("prompt", "prefill"), ("decode", "decode")):
+        speed = receipt["speed"][phase]
+        assert speed["measured"] == document[name]["tokens_per_s"]["median"]
+        assert speed["predicted_low"] < speed["predicted"] < speed["predicted_high"] < speed["ceiling"]
+    # By the roofline over the limits of this very run: a step reads the weights once for its sequences.
+    read = document["decode"]["bytes_per_token"] * 3 / document["limits"]["read_bytes_per_s"]
+    assert receipt["speed"]["decode"]["ceiling"] <= 1.05 * 3 / read
+
+
+def test_the_receipt_as_a_table(here: Here, model: str) -> None:
+    out = here("bench", model, *QUICK, "--receipt", COLUMNS="80").out
+    for part in ("decode 3", "Receipt of", "predicted", "allocated", "resident", "unaccounted", "ceiling"):
+        assert part in out
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="what is resident is read in /proc")
+def test_the_receipt_of_a_real_model_closes() -> None:
+    command = ("bench", "smollm2", *QUICK, "--json")
+    assert boli(*command).code == 0  # what has to be compiled is compiled here
+    receipt = boli(*command, "--receipt").document["receipt"]
+    assert receipt["closed"], receipt
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [

@@ -42,6 +42,8 @@ def test_the_json_document(here: Here) -> None:
         "tokens",
         "text",
         "finish_reason",
+        "drafted_tokens",
+        "accepted_tokens",
         "timings",
         "ledger",
         "resident_bytes",
@@ -122,9 +124,13 @@ def test_the_cache_has_the_type_that_was_asked_for(here: Here) -> None:
 def test_guessing_changes_no_text(here: Here) -> None:
     text = "one two three one two three one two three one two"
     plain, guessed = (
-        here("generate", text, "--max-tokens", "48", "--speculation", each).out for each in ("off", "auto")
+        here("generate", text, "--max-tokens", "48", "--speculation", each, "--json").document
+        for each in ("off", "auto")
     )
-    assert plain == guessed
+    assert plain["text"] == guessed["text"]
+    assert plain["drafted_tokens"] == plain["accepted_tokens"] == 0
+    # How much is guessed is up to the clock; that it is tried once, is not.
+    assert 0 < guessed["drafted_tokens"] >= guessed["accepted_tokens"] >= 0
 
 
 def test_a_quantized_file_cannot_be_rounded_again(here: Here) -> None:

@@ -62,7 +62,7 @@ def test_the_ledger_of_a_tiny_model(
         )
         runner.close()
     predicted = weigh_run(find_model(path), context=context, threads=threads, kv_dtype=kv_type)
-    assert known(predicted) == ledger.totals()
+    assert known(predicted) == {n: s for n, s in ledger.totals().items() if n not in ESTIMATED}
     assert sum(predicted.workspace.values()) == ledger.totals()["workspace"]
 
 

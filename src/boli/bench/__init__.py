@@ -15,6 +15,6 @@ from __future__ import annotations
 
 from boli.bench.measure import run
 from boli.bench.quality import Quality
-from boli.bench.result import Apart, Rate, Result, Settings
+from boli.bench.result import Apart, Books, Rate, Result, Settings
 
-__all__ = ["Apart", "Quality", "Rate", "Result", "Settings", "run"]
+__all__ = ["Apart", "Books", "Quality", "Rate", "Result", "Settings", "run"]

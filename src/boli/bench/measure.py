@@ -13,19 +13,18 @@ import numpy as np
 from boli.bench.driver import Decoded
 from boli.bench.loaded import Loaded, Notice, loaded
 from boli.bench.quality import POSITIONS, Quality, compare
-from boli.bench.result import Apart, Rate, Result, Settings, in_cache, unsteady
+from boli.bench.result import Apart, Books, Rate, Result, Settings, in_cache, unsteady
 from boli.bench.texts import GLASS
-from boli.bench.work import number_formats
 from boli.cpu import limits
 from boli.cpu.limits import Spread
 from boli.engine.sampling import Sampler, SamplingParams
-from boli.errors import BoliError, PromptError
+from boli.errors import PromptError
+from boli.formats.checkpoint import open_checkpoint
 from boli.machine import cpu_name, usable_cores
 from boli.sources import resolve
-from boli.text import Tokenizer, load_tokenizer
+from boli.text import Tokenizer
 
 if TYPE_CHECKING:
-    from boli.formats.checkpoint import Checkpoint
     from boli.sources import Progress
 
 _QUALITY_ROWS = 32  # positions whose logits are computed in a step
@@ -82,22 +81,23 @@ def run(
         sequences=batch,
         positions=settings.positions,
         text_positions=POSITIONS if quality else 0,
+        needs_tokenizer=quality,
         weights=weights,
         kv_cache_type=kv_cache_type,
         notice=notice,
     ) as model_here:
-        checkpoint, work = model_here.checkpoint, model_here.work
-        tokenizer, warning = _tokenizer(local.path, checkpoint, needed=quality)
+        tokenizer, work = model_here.tokenizer, model_here.work
         notice(f"measuring the machine, {settings.threads} threads")
         before = limits.measure(settings.threads, notice)
         prefills, decodes = _measure(model_here, settings, notice)
+        books = _books(local.path, model_here)
         after = limits.measure(settings.threads)
         machine, steps = before + after, [run.step_seconds for run in decodes]
         return Result(
             model=local.name,
-            format=number_formats(checkpoint),
+            format=model_here.format,
             weights=str(model_here.weights),
-            parameters=checkpoint.blueprint.parameters,
+            parameters=model_here.parameters,
             cpu=cpu_name(),
             settings=settings,
             limits=machine,
@@ -105,25 +105,17 @@ def run(
             decode=Rate.of(steps, new_tokens * batch, *work.decode(new_tokens, depth, batch), machine),
             weight_bytes=work.weight_bytes,
             apart=_apart(tokenizer, decodes, settings),
-            quality=_quality(model_here, tokenizer, text or GLASS, notice) if quality else None,
+            quality=_quality(local.path, model_here, text or GLASS, notice) if quality else None,
             load_s=model_here.load_s,
-            ledger=model_here.ledger.totals(),
-            warnings=tuple(filter(None, (warning, unsteady(before, after), in_cache(work.weight_bytes)))),
+            books=books,
+            warnings=tuple(
+                filter(None, (model_here.no_tokenizer, unsteady(before, after), in_cache(work.weight_bytes)))
+            ),
         )
 
 
 def _silent(text: str) -> None:
     """For those who do not want to be told."""
-
-
-def _tokenizer(path: Path, checkpoint: Checkpoint, *, needed: bool) -> tuple[Tokenizer | None, str | None]:
-    """The model's tokenizer, or why there is none."""
-    try:
-        return load_tokenizer(path if checkpoint.gguf is None else checkpoint.gguf), None
-    except BoliError as error:
-        if needed:
-            raise
-        return None, f"tokenization was not measured: {error.message}"
 
 
 def _measure(model: Loaded, settings: Settings, notice: Notice) -> tuple[list[float], list[Decoded]]:
@@ -166,12 +158,26 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _quality(model: Loaded, tokenizer: Tokenizer | None, text: str, notice: Notice) -> Quality:
+def _books(path: Path, model: Loaded) -> Books:
+    """What the process holds now."""
+    model.ledger.record_libraries()
+    return Books(
+        path=path,
+        context=model.positions,
+        number_formats=model.number_formats,
+        process=model.ledger.resident_bytes(),
+        resident=model.ledger.resident(),
+        allocated=model.ledger.totals(),
+    )
+
+
+def _quality(path: Path, model: Loaded, text: str, notice: Notice) -> Quality:
     """Compares the runner with the stored weights in float32, multiplied in float32."""
     from boli.cpu.oracle import forward  # noqa: PLC0415  only for this
 
-    assert tokenizer is not None, "it was needed"
-    ids = tokenizer.encode(text)[: min(POSITIONS, model.positions)]
+    assert model.tokenizer is not None, "it was needed"
+    ids = model.tokenizer.encode(text)[: min(POSITIONS, model.positions)]
     notice(f"comparing with float32 at {len(ids)} positions")
-    reference = forward(model.stored, ids)
+    with open_checkpoint(path) as stored:
+        reference = forward(stored, ids)
     return compare(reference, model.driver.logits(np.asarray(ids, np.int32), _QUALITY_ROWS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from boli.bench.quality import Quality
@@ -134,6 +135,27 @@ class Apart:
     drawn: Spread
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What was loaded, and the memory that it took after the last run.
+
+    Attributes:
+        path: Where the model lies.
+        context: Positions that each sequence has room for.
+        number_formats: The number format of each weight, by its blueprint's name.
+        allocated: Bytes by category.
+        resident: How many of them are in memory.
+        process: Resident bytes of the process.
+    """
+
+    path: Path
+    context: int
+    number_formats: dict[str, str]
+    allocated: dict[str, int]
+    resident: dict[str, int]
+    process: int
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a benchmark found.
@@ -152,7 +174,7 @@ class Result:
         apart: Tokenization and sampling.
         quality: How far it is from full precision, if that was asked for.
         load_s: Seconds to load the model, with the compilation of kernels if it was needed.
-        ledger: Bytes by category.
+        books: The memory that it took; the document has the bytes by category, as `ledger`.
         warnings: What a reader should know before believing the rest.
     """
 
@@ -169,7 +191,7 @@ class Result:
     apart: Apart
     quality: Quality | None
     load_s: float
-    ledger: dict[str, int]
+    books: Books
     warnings: tuple[str, ...] = ()
 
     def document(self) -> dict[str, object]:
@@ -204,7 +226,7 @@ class Result:
                 "drawn_seconds_per_token": _spread(self.apart.drawn),
             },
             "load_s": self.load_s,
-            "ledger": self.ledger,
+            "ledger": self.books.allocated,
             "warnings": list(self.warnings),
         }
         if self.quality is not None:

@@ -53,6 +53,8 @@ def document(llm: LLM, completion: Completion, *, sampled: bool) -> dict[str, ob
     if completion.logprobs is not None:
         answer["logprobs"] = [_logprob_entry(llm.tokenizer, token) for token in completion.logprobs]
     return answer | {
+        "drafted_tokens": completion.drafted_tokens,
+        "accepted_tokens": completion.accepted_tokens,
         "timings": asdict(completion.timings),
         "ledger": llm.ledger.totals(),
         "resident_bytes": llm.ledger.resident_bytes(),

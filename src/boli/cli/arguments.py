@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -81,6 +82,12 @@ Logprobs = Annotated[
     typer.Option(
         metavar="N", help="Show each token's log-probability and the N likeliest.", show_default="off"
     ),
+]
+Receipt = Annotated[
+    bool, typer.Option("--receipt", help="Show bytes and speed: predicted, and as they were.")
+]
+ReceiptSvg = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the receipt as a picture.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

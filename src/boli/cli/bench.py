@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boli.cli.arguments import STDIN_LIMIT, Json, KvCacheType, Threads, Weights, decode, read_text
+from boli.cli.arguments import (
+    STDIN_LIMIT,
+    Json,
+    KvCacheType,
+    Receipt,
+    ReceiptSvg,
+    Threads,
+    Weights,
+    decode,
+    read_text,
+)
 from boli.cli.progress import TerminalProgress
+from boli.cli.receipt import print_receipt, receipt_of_bench, save_receipt
 from boli.cli.table import Column, print_facts, print_table
 from boli.cli.terminal import human_bytes, note, print_json
 from boli.errors import PromptError, UsageError
@@ -27,6 +38,7 @@ guessed (speculation). Close other programs first.
 
 --depth N decodes behind N positions of context; --batch B decodes B sequences together.
 --quality compares the answers with the same weights in float32: the mean KL divergence on a text.
+--receipt adds what `boli weigh` predicts for this machine: bytes by category, and both speeds.
 
 \b
 Examples:
@@ -58,6 +70,8 @@ def bench(
         str | None,
         typer.Option(metavar="FILE", help="Text for --quality; - reads stdin.", show_default="one of boli's"),
     ] = None,
+    receipt: Receipt = False,
+    receipt_svg: ReceiptSvg = None,
     json: Json = False,
 ) -> None:
     """Measures a model and prints what came out."""
@@ -81,10 +95,19 @@ def bench(
             text=content,
             progress=progress,
         )
+    account = receipt_of_bench(result) if receipt or receipt_svg is not None else None
     if json:
-        print_json(result.document())
+        document = result.document()
+        if account is not None:
+            document["receipt"] = account.to_json()
+        print_json(document)
     else:
         _print(result)
+        if account is not None and receipt:
+            sys.stdout.write("\n")
+            print_receipt(account)
+    if account is not None and receipt_svg is not None:
+        save_receipt(account, receipt_svg)
     for warning in result.warnings:
         note(f"warning: {warning}", "yellow")
 

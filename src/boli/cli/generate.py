@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,12 +60,8 @@ def generate(
     weights: arguments.Weights = "auto",
     kv_cache_type: arguments.KvCacheType = "bf16",
     speculation: arguments.Speculation = "auto",
-    receipt: Annotated[
-        bool, typer.Option("--receipt", help="Show bytes and speed: predicted, and as they were.")
-    ] = False,
-    receipt_svg: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the receipt as a picture.", show_default=False)
-    ] = None,
+    receipt: arguments.Receipt = False,
+    receipt_svg: arguments.ReceiptSvg = None,
     json: arguments.Json = False,
 ) -> None:
     """Continues a text with a model."""

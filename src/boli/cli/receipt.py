@@ -10,6 +10,7 @@ from boli.cli.terminal import note
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from boli.bench import Result
     from boli.engine.llm import LLM
     from boli.engine.output import Completion
     from boli.weigh.receipt import Receipt
@@ -39,6 +40,34 @@ def receipt_of(llm: LLM, completion: Completion) -> Receipt:
             "prompt": completion.timings.prefill_tokens_per_s,
             "decode": completion.timings.decode_tokens_per_s,
         },
+    )
+
+
+def receipt_of_bench(result: Result) -> Receipt:
+    """Weighs a model that was measured, on the machine as it was measured with it."""
+    from boli.weigh.devices import measured_device  # noqa: PLC0415
+    from boli.weigh.receipt import receipt  # noqa: PLC0415
+
+    books, settings = result.books, result.settings
+    return receipt(
+        books.path,
+        name=result.model,
+        context=books.context,
+        threads=settings.threads,
+        allocated=books.allocated,
+        process=books.process,
+        resident=books.resident,
+        types=books.number_formats,
+        kv_dtype=settings.kv_cache_type,
+        sequences=settings.batch,
+        prompt_tokens=settings.prompt_tokens,
+        depth=settings.depth,
+        new_tokens=settings.new_tokens,
+        tokens_per_s={
+            "prompt": result.prefill.tokens_per_s.median,
+            "decode": result.decode.tokens_per_s.median,
+        },
+        device=measured_device(result.limits),
     )
 
 

@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from boli.errors import UsageError
 from boli.weigh.amount import Certainty
+
+if TYPE_CHECKING:
+    from boli.cpu.limits import Limits
 
 Kind = Literal["gpu", "accelerator", "apple", "cpu"]
 
@@ -129,8 +132,12 @@ def this_device(threads: int | None = None) -> Device:
     from boli.cpu.limits import measure  # noqa: PLC0415  # NumPy, and a second of work
     from boli.machine import usable_cores  # noqa: PLC0415
 
+    return measured_device(measure(threads or usable_cores()))
+
+
+def measured_device(limits: Limits) -> Device:
+    """The machine that this runs on, with limits that were measured before."""
     device = this_memory()
-    limits = measure(threads or usable_cores())
     return replace(
         device,
         name=f"{device.name[:-1]}, {limits.threads} threads)",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from boli.cpu.sizes import PAGE_SIZE
 from boli.weigh.amount import Amount, amount, total
 from boli.weigh.devices import Device, this_device
-from boli.weigh.model import find_model
+from boli.weigh.kv import weigh_kv
+from boli.weigh.model import Model, find_model
 from boli.weigh.run import RunAccount, weigh_run
 from boli.weigh.speed import PhaseSpeed, SpeedAccount, weigh_speed
 
@@ -134,8 +136,9 @@ def receipt(
     resident: Mapping[str, int] | None = None,
     types: Mapping[str, str] | None = None,
     kv_dtype: str | None = None,
-    logits_rows: int = 1,
+    sequences: int | None = None,
     prompt_tokens: int = 0,
+    depth: int | None = None,
     new_tokens: int = 0,
     tokens_per_s: Mapping[str, float] | None = None,
     device: Device | None = None,
@@ -152,9 +155,11 @@ def receipt(
         resident: Bytes of each category that are in memory, as far as they can be told.
         types: Number format of each weight, as `LLM.number_formats`; as they are stored if left out.
         kv_dtype: What the cache holds, as `LLM.kv_cache_type`; BF16 if left out.
-        logits_rows: Answers that a step was expected to give; guesses that are verified add more.
-        prompt_tokens: Tokens of the prompt that was measured.
-        new_tokens: Tokens that were decoded behind it.
+        sequences: How many of `context` positions the cache was made for, and were decoded together; one,
+            with the room beside it that `boli.load` makes, if left out.
+        prompt_tokens: Tokens of the prompt that was measured, of one sequence.
+        depth: Positions before the decoding; those of the prompt if left out.
+        new_tokens: Tokens that each sequence decoded; guesses that are verified add rows of logits.
         tokens_per_s: Measured speed of "prompt" and "decode"; nothing, and speed is left out.
         device: The machine; if speed was measured and this is left out, it is measured now.
     """
@@ -162,21 +167,28 @@ def receipt(
     run = weigh_run(model, context=context, threads=threads, types=types, kv_dtype=kv_dtype)
     workspace = total({
         "loaded": run.categories["workspace"],
-        "logits": amount("bytes", "rows · row", rows=logits_rows, row=run.logits_row.value),
+        "logits": amount("bytes", "rows · row", rows=sequences or 1, row=run.logits_row.value),
     })  # fmt: skip
-    run = replace(run, categories={**run.categories, "workspace": workspace})
+    categories = {**run.categories, "workspace": workspace}
+    if sequences is not None:
+        categories["kv_cache"] = _pages(model, context, sequences, kv_dtype)
+    run = replace(run, categories=categories)
     measured = {phase: rate for phase, rate in (tokens_per_s or {}).items() if rate > 0}
     speed = None
     if measured:
-        speed = weigh_speed(
+        before = prompt_tokens if depth is None else depth
+        weighed = partial(
+            weigh_speed,
             model,
             device or this_device(threads),
             bytes_of=run.packed,
-            context=max(1, min(context, prompt_tokens + (new_tokens + 1) // 2)),
+            context=max(1, min(context, before + (new_tokens + 1) // 2)),
             prompt=max(1, prompt_tokens),
             kv_dtype=kv_dtype,
             weight_type=_most(run),
         )
+        # The prompt is read by itself, however many sequences decode.
+        speed = replace(weighed(requests=sequences or 1), prefill=weighed().prefill)
     return held_against(name or model.name, run, speed, allocated, process, resident or {}, measured)
 
 
@@ -206,6 +218,15 @@ def held_against(
         if (roofline := phases.get(phase)) is not None
     )
     return Receipt(name=name, lines=lines, process=process, speeds=speeds)
+
+
+def _pages(model: Model, context: int, sequences: int, kv_dtype: str | None) -> Amount:
+    """The cache of so many sequences, with no room beside them."""
+    page = weigh_kv(model, context=context, dtype=kv_dtype, engine="boli").bytes.inputs["page_bytes"]
+    return amount(
+        "bytes", "sequences · ceil(context / page_size) · page_bytes",
+        sequences=sequences, context=context, page_size=PAGE_SIZE, page_bytes=page,
+    )  # fmt: skip
 
 
 def _most(run: RunAccount) -> str:
