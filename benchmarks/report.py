@@ -37,12 +37,12 @@ def write(document: Found, path: Path, order: list[str]) -> None:
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for name in order:
         if name in cases:
-            lines += [_row(name, cases[name], cells) for cells in _cells(cases[name])]
+            lines += [_row(name, cases[name], n, cells) for n, cells in enumerate(_cells(cases[name]))]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _row(name: str, found: Found, cells: list[str]) -> str:
-    return "| " + " | ".join([name, found["work"], *cells, _verdict(found), found["date"]]) + " |"
+def _row(name: str, found: Found, row: int, cells: list[str]) -> str:
+    return "| " + " | ".join([name, found["work"], *cells, _verdict(found, row), found["date"]]) + " |"
 
 
 def _cells(found: Found) -> list[list[str]]:
@@ -84,10 +84,16 @@ def _result(found: Found) -> str:
     return "; ".join(f"{c[0]}: {c[1]} against {c[2]}, {c[3]}, target {c[4]}" for c in _cells(found))
 
 
-def _verdict(found: Found) -> str:
+def _verdict(found: Found, row: int | None = None) -> str:
+    """Whether the target is reached: by the whole case, or by one of its rows."""
     if found["reached"] is None:
         return "-" if found["kind"] != "failed" else "not measured"
-    return "yes" if found["reached"] else "**no**"
+    reached = found["reached"]
+    if row is not None and found["kind"] == "start":
+        reached = found["ratio"][row] <= found["target"][row]
+    elif row is not None and "against" in found:
+        reached = found["against"][row]["ratio"] >= found["target"]
+    return "yes" if reached else "**no**"
 
 
 def _spread(spread: dict[str, float], scale: float = 1.0, digits: int = 1) -> str:
