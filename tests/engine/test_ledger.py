@@ -150,9 +150,9 @@ def test_bytes_for_people(nbytes: int, text: str) -> None:
 def test_what_grows_besides_the_books_is_entered_once() -> None:
     ledger = Ledger()
     with ledger.growth("runtime"):
-        kept = np.ones(4_000_000, np.uint8)
-        buffer = ledger.allocate("workspace", 8_000_000, np.uint8)
+        kept = np.ones(200_000_000, np.uint8)  # so large that no memory freed before is used again
+        buffer = ledger.allocate("workspace", 100_000_000, np.uint8)
         buffer[:] = 1
-    assert len(kept) == 4_000_000
-    assert 3_500_000 < ledger.totals()["runtime"] < 6_000_000
-    assert ledger.totals()["workspace"] == 8_000_000
+    assert len(kept) == 200_000_000
+    assert 180_000_000 < ledger.totals()["runtime"] < 250_000_000
+    assert ledger.totals()["workspace"] == 100_000_000
