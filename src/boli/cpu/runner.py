@@ -230,8 +230,9 @@ class CpuRunner:
         size = kv_cache_bytes(config, self.num_pages, self.kv_type)
         page = size // (config.num_hidden_layers * self.num_pages)
         self._set(p.KV_CACHE, self._allocate("kv_cache", size, np.uint8))
-        self._set(p.PAGE_STRIDE, page)
-        self._set(p.HEAD_PAGE_BYTES, page // config.num_key_value_heads)
+        # The pages of one head lie together: a sequence that got them in a row is read in a row.
+        self._set(p.PAGE_STRIDE, page // config.num_key_value_heads)
+        self._set(p.HEAD_STRIDE, page // config.num_key_value_heads * self.num_pages)
         self._set(p.KV_TYPE, KV_TYPES.index(self.kv_type))
         self._set(p.LAYER_KV_STRIDE, page * self.num_pages)
 

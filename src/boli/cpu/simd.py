@@ -250,12 +250,6 @@ def bits_to_f32(b: Builder, value: Value) -> Value:
     return b.bitcast(b.trunc(value, I32), F32)
 
 
-@operation(void, i64)
-def prefetch(b: Builder, address: Value) -> None:
-    """Asks for a cache line that will be read soon."""
-    emit_prefetch(b, address)
-
-
 # --- calls ---------------------------------------------------------------------------------------
 
 
