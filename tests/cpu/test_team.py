@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boli.cpu import header as header_module
 from boli.cpu import runner as runner_module
 from boli.cpu import team as team_module
 from boli.cpu.runner import CpuRunner
@@ -185,7 +186,7 @@ def test_ctrl_c_at_any_line_of_a_step_leaves_the_model_usable(zoo: Zoo) -> None:
 
     The steps ask for ever more rows of logits, so that their buffer grows in the interrupted step.
     """
-    files = {runner_module.__file__, team_module.__file__}
+    files = {module.__file__ for module in (runner_module, header_module, team_module)}
     text = prompt(120)
     model = zoo.folder(TINY["llama"])
     with running(model, 2) as runner:

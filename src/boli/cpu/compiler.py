@@ -35,7 +35,7 @@ from boli.machine import cache_dir
 _SOURCES = (
     "simd.py", "dots.py", "lanes.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py", "tiles.py",
     "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py", "step.py",
-    "plan.py", "target.py",
+    "plan.py", "probe.py", "target.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35

@@ -12,6 +12,7 @@ from boli.cpu.activations import encode
 from boli.cpu.kernels import head_norm, rotate
 from boli.cpu.kv import place_query, write_key, write_value
 from boli.cpu.layouts import GROUP
+from boli.cpu.probe import probe
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load_i32, load_i64
 from boli.cpu.sizes import CHUNK, CHUNK_PAGES, F4, LARGEST_TILE, PAGE_SIZE, RESULTS
 from boli.cpu.stages import meet_if_shared, scratch_of, share, streams
@@ -207,6 +208,7 @@ def prepare_output(plan, layer, thread):
     for row in range(first, end):
         if rows <= p.FEW_ROWS:
             gather(plan, layer, thread, row, place + row * stride)
+        probe(plan, layer, p.AT_HEADS, row, place + row * stride, 0, columns)
         encode(table, wanted, row, rows, place + row * stride, columns, 0, columns // GROUP)
     meet_if_shared(plan, thread, rows)
     return table

@@ -24,8 +24,10 @@ WORD = 8
     # … and what changes with each step.
     ROWS, TOKEN_IDS, POSITIONS, SEQUENCES, PAGE_TABLES,
     OUTPUTS, OUTPUT_ROWS, LOGITS, LOGITS_STRIDE,
-) = range(0, 63 * WORD, WORD)  # fmt: skip
-HEADER_WORDS = 63
+    # Where a step that is watched writes what it sees, and the time.
+    WATCHED, STAMPS,
+) = range(0, 65 * WORD, WORD)  # fmt: skip
+HEADER_WORDS = 65
 
 # One layer.
 (
@@ -38,6 +40,15 @@ LAYER_WORDS = 22
 # One matrix.
 PROJECT, LOOK_UP, DATA, BLOCKS, BLOCK_STRIDE, DEPTH, ENCODING, BIAS = range(0, 8 * WORD, WORD)
 MATRIX_WORDS = 8
+
+# What can be seen of a step, each a row of the table WATCHED; its address is 0 if nobody looks.
+SEEN, SEEN_COLUMNS, SEEN_ROW_STRIDE, SEEN_LAYER_STRIDE = range(0, 4 * WORD, WORD)
+SEEN_WORDS = 4
+(
+    AT_EMBEDDING, AT_ATTENTION_NORM, AT_Q, AT_K, AT_V, AT_Q_ROTATED, AT_K_ROTATED, AT_HEADS,
+    AT_ATTENTION_BRANCH, AT_AFTER_ATTENTION, AT_MLP_NORM, AT_GATE, AT_UP, AT_INNER, AT_MLP_BRANCH,
+    AT_RESIDUAL, AT_FINAL_NORM,
+) = range(0, 17 * SEEN_WORDS * WORD, SEEN_WORDS * WORD)  # fmt: skip
 
 # Encodings of activations: their place in a table of three streams, and as a bit in what a stage wants.
 ENCODINGS = {"int8": 0, "float32": 1, "bfloat16": 2}

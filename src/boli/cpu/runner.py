@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from boli.cpu import compiler
 from boli.cpu import plan as p
-from boli.cpu.layouts import ROWS_PER_BLOCK, padded
-from boli.cpu.packing import (
-    PackedMatrix,
-    Packer,
-    Words,
-    attend_unit,
-    look_up_unit,
-    project_unit,
-    rope_table,
-)
-from boli.cpu.sizes import (
-    CHUNK,
-    HEAD_PADDING,
-    KV_TYPES,
-    LARGEST_HEAD,
-    PAGE_SIZE,
-    page_bytes,
-    result_bytes,
-    scratch_bytes,
-    stream_bytes,
-)
+from boli.cpu.cached import read_pages
+from boli.cpu.layouts import padded
+from boli.cpu.observe import Observer
+from boli.cpu.planning import Plan, kv_cache_bytes
+from boli.cpu.probing import PROBES, Observation, observation_bytes
+from boli.cpu.sizes import LARGEST_HEAD, PAGE_SIZE
 from boli.cpu.team import Team, control_words
 from boli.errors import UnsupportedModel
 
 if TYPE_CHECKING:
-    from boli.blueprint.config import Config
-    from boli.engine.batch import Batch, Float32
+    from boli.engine.batch import Batch, Float32, Int32
     from boli.engine.ledger import Ledger
     from boli.formats.checkpoint import Checkpoint
 
-ACTIVATIONS = {"silu": p.SILU, "gelu_tanh": p.GELU_TANH, "gelu": p.GELU_ERF}
-
-
-def kv_cache_bytes(config: Config, num_pages: int, kv_type: str = "bf16") -> int:
-    """Bytes of the cache: keys and values of `num_pages` pages of 32 positions, of all layers."""
-    heads = config.num_hidden_layers * config.num_key_value_heads
-    return heads * num_pages * page_bytes(kv_type, padded(config.head_dim, HEAD_PADDING))
+__all__ = ["CpuRunner", "kv_cache_bytes"]
 
 
 class CpuRunner:
@@ -95,268 +72,132 @@ class CpuRunner:
             )
         self.num_pages, self.max_rows, self.max_sequences = num_pages, max_rows, max_sequences
         self.threads, self.context, self.kv_type = threads, context, kv_type
-        self._ledger = ledger
-        self._keep: list[npt.NDArray[Any]] = []
-        self._matrices: list[PackedMatrix] = []
-        self._header = self._table(p.HEADER_WORDS)
-        packer = Packer(checkpoint, ledger)
-        self._plan_weights(packer)
-        self._plan_cache()
-        self._plan_workspace()
-        packer.pack(threads)
+        self._ledger, self._progress = ledger, progress
+        self._plan = Plan(
+            checkpoint, ledger, num_pages=num_pages, max_rows=max_rows, threads=threads,
+            context=context, kv_type=kv_type,
+        )  # fmt: skip
         with ledger.growth("runtime"):  # a compiler's heap stays; kernels from the disk need little
-            entry = self._compile(progress)
-        control = self._allocate("workspace", control_words(threads), np.int64)
-        self._set(p.CONTROL, control)
-        self._team = Team(entry, control, self._header, threads)
+            step = _step_unit("step", "entry")
+            units = [step, *self._plan.units()]
+            functions = compiler.load(units, progress)
+        self._plan.link({unit.name: each.address for unit, each in zip(units, functions, strict=True)})
+        control = ledger.allocate("workspace", control_words(threads), np.int64, zero=True)
+        self._plan.header.set(p.CONTROL, control)
+        self._team = Team(functions[0], control, self._plan.header.words, threads)
         self._logits = np.empty((0, 0), np.float32)
+        self._observer: Observer | None = None
         # Threads must end before the memory that they look at goes away, also at exit.
         self._finalizer = weakref.finalize(self, Team.close, self._team)
 
     def forward(self, batch: Batch) -> Float32:
         """Runs one step; see `Runner.forward`."""
-        rows, outputs = len(batch.token_ids), len(batch.logits_rows)
-        if not 0 < rows <= self.max_rows:
-            raise ValueError(f"a step has 1 to {self.max_rows} rows, not {rows}")
-        vocabulary = self.blueprint.config.vocab_size
-        tokens, positions, sequences, tables, wanted = arrays = [
-            np.ascontiguousarray(values, np.int32)
-            for values in (
-                batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows
-            )
-        ]  # fmt: skip
-        # The compiled code trusts its tables: whatever indexes memory is checked here.
-        _check("token id", tokens, vocabulary)
-        _check("position", positions, min(self.context, tables.shape[1] * PAGE_SIZE))
-        _check("sequence", sequences, len(tables))
-        _check("logits row", wanted, rows)
-        for sequence in range(len(tables)):
-            own = positions if len(tables) == 1 else positions[sequences == sequence]
-            if len(own):
-                _check("page", tables[sequence, : int(own.max()) // PAGE_SIZE + 1], self.num_pages)
-        fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
-        for field, array in zip(fields, arrays, strict=True):
-            self._set(field, array)
-        self._set(p.ROWS, rows)
-        self._set(p.OUTPUTS, outputs)
-        self._set(p.MAX_PAGES, tables.shape[1])
+        arrays = self._plan.header.describe(batch)
+        outputs = len(batch.logits_rows)
         self._grow_logits(outputs)
         self._team.run()
-        return self._logits[:outputs, :vocabulary]
+        del arrays  # until here compiled code read them
+        return self._logits[:outputs, : self.blueprint.config.vocab_size]
 
     def close(self) -> None:
         """Ends the threads and lets go of weights and cache."""
+        if self._observer is not None:
+            self._observer.close()
         self._finalizer()
-        self._keep.clear()
-        self._matrices.clear()
+        self._plan.forget()
 
-    # --- building the plan ------------------------------------------------------------------------
+    # --- watching a step --------------------------------------------------------------------------
 
-    def _plan_weights(self, packer: Packer) -> None:
-        config, find = self.blueprint.config, self.blueprint.find
-        embedding, head = find("embedding"), find("head")
-        assert embedding is not None and head is not None, "every blueprint has both"
-        self._embedding = self._add(packer.matrix(embedding))
-        self._head = self._add(packer.matrix(head))
-        position = find("position_embedding")
-        self._position = None if position is None else self._add(packer.matrix(position))
-        for field, role in ((p.FINAL_NORM, "final_norm"), (p.FINAL_NORM_BIAS, "final_norm_bias")):
-            vector = packer.find(role)  # type: ignore[arg-type]
-            self._set(field, None if vector is None else self._hold(vector))
-        self._layers = self._table(config.num_hidden_layers, p.LAYER_WORDS)
-        self._matrices_of = [self._plan_layer(packer, n) for n in range(config.num_hidden_layers)]
-        values = {
-            p.THREADS: self.threads,
-            p.LAYERS: config.num_hidden_layers,
-            p.LAYER_STRIDE: p.LAYER_WORDS * p.WORD,
-            p.HIDDEN: config.hidden_size,
-            p.HEADS: config.num_attention_heads,
-            p.KV_HEADS: config.num_key_value_heads,
-            p.HEAD_DIM: config.head_dim,
-            p.HEAD_PADDED: padded(config.head_dim, HEAD_PADDING),
-            p.ATTENTION_SCALE: _bits(config.attention_scale),
-            p.LAYER_NORM: int(config.norm == "layer"),
-            p.NORM_EPS: _bits(config.norm_eps),
-            p.ACTIVATION: ACTIVATIONS[config.activation],
-            p.GATED: int(config.gated_mlp),
-            p.QK_NORM: int(config.qk_norm),
-            p.POST_NORMS: int(config.post_norms),
-            p.EMBEDDING_SCALE: _bits(config.embedding_scale),
-        }
-        for field, value in values.items():
-            self._set(field, value)
-        self._set(p.LAYER_TABLE, self._layers)
+    def observe(self, batch: Batch, wanted: Collection[str] = PROBES) -> Observation:
+        """Runs one step as `forward` does, with the same logits and the same KV cache, and watches it.
 
-    def _plan_layer(self, packer: Packer, layer: int) -> dict[int, int]:
-        """One layer's vectors and small numbers; returns the index of each of its matrices."""
-        config, find = self.blueprint.config, self.blueprint.find
-        row = self._layers[layer]
-        vectors = (
-            (p.ATTENTION_NORM, "attention_norm"), (p.ATTENTION_NORM_BIAS, "attention_norm_bias"),
-            (p.Q_NORM, "q_norm"), (p.K_NORM, "k_norm"), (p.POST_ATTENTION_NORM, "post_attention_norm"),
-            (p.MLP_NORM, "mlp_norm"), (p.MLP_NORM_BIAS, "mlp_norm_bias"), (p.POST_MLP_NORM, "post_mlp_norm"),
-        )  # fmt: skip
-        for field, role in vectors:
-            values = packer.find(role, layer)  # type: ignore[arg-type]
-            row[field // p.WORD] = 0 if values is None else self._hold(values).ctypes.data
-        row[p.WINDOW // p.WORD] = config.window_of(layer) or 0
-        rope = config.rope_of(layer)
-        if rope is not None:
-            row[p.ROPE_HALF // p.WORD] = rope.dim // 2
-            row[p.ROPE_TABLE // p.WORD] = self._rope(rope.inverse_frequencies).ctypes.data
-        matrices: dict[int, int] = {}
-        sizes = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
-        ends = np.cumsum(sizes) * config.head_dim
-        qkv = find("qkv", layer)
-        for index, (field, role) in enumerate(((p.Q, "q"), (p.K, "k"), (p.V, "v"))):
-            part = (int(ends[index] - sizes[index] * config.head_dim), int(ends[index]))
-            weight = qkv or find(role, layer)  # type: ignore[arg-type]
-            bias = find("qkv_bias", layer) if qkv else find(f"{role}_bias", layer)  # type: ignore[arg-type]
-            assert weight is not None, "every layer has queries, keys and values"
-            matrices[field] = self._add(packer.matrix(weight, bias, part if qkv else None))
-        for field, role in ((p.ATTENTION_OUT, "o"), (p.GATE, "gate"), (p.UP_MATRIX, "up"), (p.DOWN, "down")):
-            weight = find(role, layer)  # type: ignore[arg-type]
-            if weight is not None:
-                matrices[field] = self._add(packer.matrix(weight, find(f"{role}_bias", layer)))  # type: ignore[arg-type]
-        wants = {field: self._matrices[index].wants for field, index in matrices.items()}
-        row[p.QKV_WANTS // p.WORD] = wants[p.Q] | wants[p.K] | wants[p.V]
-        row[p.OUT_WANTS // p.WORD] = wants[p.ATTENTION_OUT]
-        row[p.MLP_WANTS // p.WORD] = wants.get(p.GATE, 0) | wants[p.UP_MATRIX]
-        row[p.DOWN_WANTS // p.WORD] = wants[p.DOWN]
-        return matrices
+        The first call loads a second compiled step, and compiles it if it was never needed before.
+        Copying takes time: for times that mean something, want nothing.
 
-    def _plan_cache(self) -> None:
-        config = self.blueprint.config
-        size = kv_cache_bytes(config, self.num_pages, self.kv_type)
-        page = size // (config.num_hidden_layers * self.num_pages)
-        self._set(p.KV_CACHE, self._allocate("kv_cache", size, np.uint8))
-        # The pages of one head lie together: a sequence that got them in a row is read in a row.
-        self._set(p.PAGE_STRIDE, page // config.num_key_value_heads)
-        self._set(p.HEAD_STRIDE, page // config.num_key_value_heads * self.num_pages)
-        self._set(p.KV_TYPE, KV_TYPES.index(self.kv_type))
-        self._set(p.LAYER_KV_STRIDE, page * self.num_pages)
+        Args:
+            batch: The step.
+            wanted: Names out of `PROBES`.
 
-    def _plan_workspace(self) -> None:
-        """Activations of a step. All of it starts as zeros, and padding stays zero."""
-        config = self.blueprint.config
-        rows, few = self.max_rows, min(p.FEW_ROWS, self.max_rows)
-        hidden, mlp = padded(config.hidden_size, 32), padded(config.intermediate_size, 32)
-        heads, head = config.num_attention_heads, padded(config.head_dim, HEAD_PADDING)
-        q, kv = (padded(n * config.head_dim, 32) for n in (heads, config.num_key_value_heads))
-        many = ROWS_PER_BLOCK * (rows if rows > few else 0)  # one block of outputs of all rows
-        result = result_bytes(head)
-        chunks = -(-self.context // CHUNK)
-        panel = padded(max(matrix.panel_bytes for matrix in self._matrices), 64)
-        scratch = padded(max(scratch_bytes(head), hidden * 4), 64)
-        buffers = (
-            (p.X, rows * hidden * 4), (p.QKV, rows * (q + 2 * kv) * 4), (p.BRANCH, rows * hidden * 4),
-            (p.ATTENTION, max(rows, few * self.threads) * q * 4),
-            (p.MLP, max(few * mlp, self.threads * many) * 4), (p.UP, max(few * mlp, self.threads * many) * 4),
-            (p.PARTIALS, few * heads * chunks * result), (p.PANELS, self.threads * panel),
-            (p.SCRATCH, self.threads * scratch),
-        )  # fmt: skip
-        for place, size in buffers:
-            self._set(place, self._allocate("workspace", size, np.uint8))
-        strides = {
-            p.X_STRIDE: hidden * 4, p.QKV_STRIDE: (q + 2 * kv) * 4, p.K_OFFSET: q * 4,
-            p.V_OFFSET: (q + kv) * 4, p.ATTENTION_STRIDE: q * 4, p.MLP_STRIDE: mlp * 4, p.MLP_SHARE: many * 4,
-            p.MAX_CHUNKS: chunks, p.RESULT_STRIDE: result, p.SCRATCH_STRIDE: scratch, p.PANEL_BYTES: panel,
-        }  # fmt: skip
-        for place, stride in strides.items():
-            self._set(place, stride)
-        self._set(p.INPUT, self._streams(rows, hidden))
-        self._set(p.INNER, self._streams(rows, max(q, mlp)))
-        private = [self._streams(few, max(hidden, q)) for _ in range(self.threads)]
-        self._set(p.PRIVATE, self._hold(np.concatenate(private)))
+        Raises:
+            UsageError: a name is not one of them.
+            OutOfMemory: what is wanted does not fit; `observe_bytes` tells before.
+        """
+        return self._watching().observe(batch, wanted)
 
-    def _streams(self, rows: int, columns: int) -> Words:
-        """Addresses of rows in each encoding that a matrix of this model is multiplied with."""
-        wanted = {matrix.layout.encoding for matrix in self._matrices}
-        table = self._table(len(p.ENCODINGS))
-        for encoding, place in p.ENCODINGS.items():
-            if encoding in wanted:
-                size = padded(rows * stream_bytes(encoding, columns), 64)
-                table[place] = self._allocate("workspace", size, np.uint8).ctypes.data
-        return table
+    def observe_bytes(self, rows: int, wanted: Collection[str] = PROBES, outputs: int | None = None) -> int:
+        """Bytes of what `observe` would return.
 
-    def _compile(self, progress: Callable[[str], None] | None) -> compiler.Function:
-        """Gets the machine code of what this model needs, and writes it into the tables."""
+        Args:
+            rows: Rows of the batch.
+            wanted: Names out of `PROBES`.
+            outputs: Rows whose logits are wanted; all if left out.
 
-        def step() -> Callable[..., Any]:
-            from boli.cpu import step as module  # noqa: PLC0415  imports Numba
+        Raises:
+            UsageError: a name is not one of `PROBES`.
+        """
+        return observation_bytes(self.blueprint.config, rows, rows if outputs is None else outputs, wanted)
 
-            return module.entry
+    def hidden(self, batch: Batch) -> Float32:
+        """Runs one step without the head.
 
-        units = {unit.name: unit for unit in (project_unit(m.layout) for m in self._matrices)}
-        for index in (self._embedding, self._position):
-            if index is not None:
-                unit = look_up_unit(self._matrices[index].layout)
-                units[unit.name] = unit
-        units["step"] = compiler.Unit("step", 4, step)
-        units["attend"] = attend_unit(self.kv_type)
-        functions = dict(zip(units, compiler.load(list(units.values()), progress), strict=True))
-        addresses = {name: function.address for name, function in functions.items()}
-        table = self._table(len(self._matrices), p.MATRIX_WORDS)
-        for matrix, row in zip(self._matrices, table, strict=True):
-            matrix.describe(row, addresses)
-        for layer, placed in enumerate(self._matrices_of):
-            for field, index in placed.items():
-                self._layers[layer, field // p.WORD] = table[index].ctypes.data
-        self._set(p.EMBEDDING, table[self._embedding].ctypes.data)
-        self._set(p.HEAD, table[self._head].ctypes.data)
-        self._set(p.ATTEND, addresses["attend"])
-        self._set(p.HEAD_WANTS, self._matrices[self._head].wants)
-        if self._position is not None:
-            self._set(p.POSITION_EMBEDDING, table[self._position].ctypes.data)
-        return functions["step"]
+        Returns:
+            float32 `[outputs, hidden_size]`: the final norm's result for each of `logits_rows`.
+        """
+        return self._watching().hidden(batch)
 
-    # --- small things -----------------------------------------------------------------------------
+    def head_logits(self, hidden: Float32) -> Float32:
+        """Final norm and head of rows of the residual stream: what a layer would have said (logit lens).
 
-    def _add(self, matrix: PackedMatrix) -> int:
-        self._matrices.append(matrix)
-        return len(self._matrices) - 1
+        Args:
+            hidden: float32 `[n, hidden_size]`, such as `Observation.values["residual"][layer]`.
 
-    def _rope(self, frequencies: tuple[float, ...]) -> npt.NDArray[np.float32]:
-        """One table for all layers with the same frequencies."""
-        tables: dict[tuple[float, ...], npt.NDArray[np.float32]] = self.__dict__.setdefault("_tables", {})
-        if frequencies not in tables:
-            self._ledger.enter("workspace", self.context * len(frequencies) * 8, "RoPE table")
-            tables[frequencies] = self._hold(rope_table(frequencies, self.context))
-        return tables[frequencies]
+        Returns:
+            float32 `[n, vocab_size]`. For the last layer's rows these are the model's own logits.
+        """
+        return self._watching().head_logits(hidden)
 
-    def _table(self, *shape: int) -> Words:
-        return self._hold(np.zeros(shape, np.int64))
+    def keys_values(self, layer: int, page_table: Int32, length: int) -> tuple[Float32, Float32]:
+        """Keys and values of a sequence as the cache holds them, rounded to its type.
 
-    def _allocate(self, category: str, count: int, dtype: Any, *, zero: bool = True) -> npt.NDArray[Any]:
-        return self._hold(self._ledger.allocate(category, count, dtype, zero=zero))
+        Args:
+            layer: Which layer.
+            page_table: int32 `[pages]`, the sequence's row of `Batch.page_tables`.
+            length: How many positions, from the first one.
 
-    def _hold(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Keeps an array alive whose address is in a table."""
-        self._keep.append(array)
-        return array
+        Returns:
+            Keys (after QK-norm and RoPE) and values, float32 `[length, num_key_value_heads, head_dim]` each.
 
-    def _set(self, field: int, value: int | npt.NDArray[Any] | None) -> None:
-        if isinstance(value, np.ndarray):
-            value = value.ctypes.data  # the caller keeps the array alive
-        self._header[field // p.WORD] = value or 0
+        Raises:
+            ValueError: a layer, a position or a page that does not exist.
+        """
+        return read_pages(
+            self._plan.cache, self.blueprint.config, self.kv_type, layer, page_table, length, self.num_pages
+        )
+
+    def _watching(self) -> Observer:
+        if self._observer is None:
+            with self._ledger.growth("runtime"):
+                [step] = compiler.load([_step_unit("step_probed", "observed_entry")], self._progress)
+            self._observer = Observer(step, self._plan, self._ledger)
+        return self._observer
 
     def _grow_logits(self, outputs: int) -> None:
-        width = padded(self.blueprint.config.vocab_size, 32)
         if outputs > len(self._logits):
             if len(self._logits):
                 self._ledger.leave("workspace", self._logits.nbytes)
+            width = padded(self.blueprint.config.vocab_size, 32)
             self._logits = self._ledger.allocate("workspace", (outputs, width), np.float32, "logits")
         # In every step: Ctrl-C may have come between a new buffer and its place in the plan.
-        self._set(p.LOGITS, self._logits)
-        self._set(p.LOGITS_STRIDE, width * 4)
+        self._plan.header.set_logits(self._logits)
 
 
-def _bits(value: float) -> int:
-    """A float32's bits as an integer, to be put into a table."""
-    return int(np.float32(value).view(np.uint32))
+def _step_unit(name: str, entry: str) -> compiler.Unit:
+    """The compiled step, plain or watched."""
 
+    def source() -> Callable[..., Any]:
+        from boli.cpu import step  # noqa: PLC0415  imports Numba
 
-def _check(what: str, values: npt.NDArray[np.int32], end: int) -> None:
-    # As unsigned numbers, negative ones are the largest: one pass finds both ends.
-    if len(values) and values.view(np.uint32).max() >= end:
-        raise ValueError(f"{what} outside 0 … {end - 1}")
+        made: Callable[..., Any] = getattr(step, entry)
+        return made
+
+    return compiler.Unit(name, 4, source)

@@ -11,6 +11,7 @@ from boli.cpu.activations import encode
 from boli.cpu.kernels import activate, layer_norm, rms_norm
 from boli.cpu.lanes import add, broadcast, mul
 from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
+from boli.cpu.probe import observed, probe, wanted
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
 from boli.cpu.sizes import F4, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
@@ -62,7 +63,7 @@ def meet_if_shared(plan, thread, rows):
 
 
 @kernel
-def prepare_norm(plan, thread, source, weight, bias, rows, wanted):
+def prepare_norm(plan, layer, thread, what, source, weight, bias, rows, wants):
     """Norm of all rows of the residual stream, encoded for the matrices that follow."""
     stride, scratch = load_i64(plan + p.X_STRIDE), scratch_of(plan, thread)
     table = streams(plan, thread, rows)
@@ -70,7 +71,8 @@ def prepare_norm(plan, thread, source, weight, bias, rows, wanted):
     first, end = share(rows, thread, load_i64(plan + p.THREADS))
     for row in range(first, end):
         norm(plan, source + row * stride, weight, bias, scratch)
-        encode(table, wanted, row, rows, scratch, columns, 0, columns // GROUP)
+        probe(plan, layer, what, row, scratch, 0, columns)
+        encode(table, wants, row, rows, scratch, columns, 0, columns // GROUP)
     meet_if_shared(plan, thread, rows)
 
 
@@ -166,7 +168,7 @@ def gated_mlp(plan, layer, thread, table):
     stride, inner = load_i64(plan + p.MLP_STRIDE), load_i64(plan + p.INNER)
     mlp, up = load_i64(plan + p.MLP), load_i64(plan + p.UP)
     gate_matrix, up_matrix = load_i64(layer + p.GATE), load_i64(layer + p.UP_MATRIX)
-    gated, wanted = load_i64(plan + p.GATED), load_i64(layer + p.DOWN_WANTS)
+    gated, wants = load_i64(plan + p.GATED), load_i64(layer + p.DOWN_WANTS)
     columns = stride // F4
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     blocks = load_i64(up_matrix + p.BLOCKS)
@@ -185,13 +187,14 @@ def gated_mlp(plan, layer, thread, table):
                 project_blocks(plan, thread, up_matrix, table, up - skip, stride, rows, block, stop, 0)
             else:
                 project_blocks(plan, thread, up_matrix, table, mlp - skip, stride, rows, block, stop, 0)
+            low, high = block * ROWS_PER_BLOCK, stop * ROWS_PER_BLOCK
             for row in range(rows):
                 at = row * stride - skip
-                activate(
-                    load_i64(plan + p.ACTIVATION), mlp + at, up + at, gated,
-                    block * ROWS_PER_BLOCK, stop * ROWS_PER_BLOCK,
-                )  # fmt: skip
-                encode(inner, wanted, row, rows, mlp + at, columns, block, stop)
+                probe(plan, layer, p.AT_GATE, row, mlp + at, low, high)
+                probe(plan, layer, p.AT_UP, row, (up if gated != 0 else mlp) + at, low, high)
+                activate(load_i64(plan + p.ACTIVATION), mlp + at, up + at, gated, low, high)
+                probe(plan, layer, p.AT_INNER, row, mlp + at, low, high)
+                encode(inner, wants, row, rows, mlp + at, columns, block, stop)
         first, end = next_share(control, thread, threads, blocks)
 
 
@@ -214,3 +217,15 @@ def close_branch(plan, thread, post_norm):
     if load_i64(plan + p.POST_NORMS) != 0:
         add_branch(plan, thread, post_norm)
         barrier(control, thread, threads)
+
+
+@kernel
+def probe_branch(plan, thread, what, matrix, table):
+    """Computes what a matrix is about to add to the residual stream, by itself, if it is to be seen.
+
+    The product is added at once and kept nowhere, unless a sandwich norm comes first.
+    """
+    if observed(plan) and wanted(plan, what) and load_i64(plan + p.POST_NORMS) == 0:
+        branch, stride = load_i64(plan + p.BRANCH), load_i64(plan + p.X_STRIDE)
+        project(plan, thread, matrix, table, branch, stride, load_i64(plan + p.ROWS), 0)
+        barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))

@@ -13,9 +13,19 @@ from __future__ import annotations
 from boli.cpu import plan as p
 from boli.cpu.heads import attention, prepare_output, turn_and_cache
 from boli.cpu.kernels import copy
+from boli.cpu.probe import end_observation, observed, probe_rows, stamp, watch
 from boli.cpu.simd import kernel, load_i32, load_i64
 from boli.cpu.sizes import F4
-from boli.cpu.stages import close_branch, embed, gated_mlp, prepare_norm, project, project_qkv, streams
+from boli.cpu.stages import (
+    close_branch,
+    embed,
+    gated_mlp,
+    prepare_norm,
+    probe_branch,
+    project,
+    project_qkv,
+    streams,
+)
 from boli.cpu.sync import announce, atomic_load, barrier, prepare_control, wait_for_news
 
 
@@ -24,35 +34,55 @@ def decoder_layer(plan, layer, index, thread):
     """One decoder block on all rows."""
     control, threads, rows = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS), load_i64(plan + p.ROWS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
+    branch = load_i64(plan + p.BRANCH)
     # A branch is added to the residual stream at once, or goes through its own norm first.
     result, accumulate = x, 1
     if load_i64(plan + p.POST_NORMS) != 0:
-        result, accumulate = load_i64(plan + p.BRANCH), 0
+        result, accumulate = branch, 0
     inputs = streams(plan, thread, rows)
+    qkv, qkv_stride = load_i64(plan + p.QKV), load_i64(plan + p.QKV_STRIDE)
+    k, v = qkv + load_i64(plan + p.K_OFFSET), qkv + load_i64(plan + p.V_OFFSET)
 
     prepare_norm(
-        plan, thread, x, load_i64(layer + p.ATTENTION_NORM), load_i64(layer + p.ATTENTION_NORM_BIAS),
-        rows, load_i64(layer + p.QKV_WANTS),
+        plan, layer, thread, p.AT_ATTENTION_NORM, x, load_i64(layer + p.ATTENTION_NORM),
+        load_i64(layer + p.ATTENTION_NORM_BIAS), rows, load_i64(layer + p.QKV_WANTS),
     )  # fmt: skip
     project_qkv(plan, layer, thread, inputs)
     barrier(control, thread, threads)
+    stamp(plan, thread)
+    probe_rows(plan, layer, thread, p.AT_Q, qkv, qkv_stride)
+    probe_rows(plan, layer, thread, p.AT_K, k, qkv_stride)
+    probe_rows(plan, layer, thread, p.AT_V, v, qkv_stride)
     turn_and_cache(plan, layer, index, thread)
     barrier(control, thread, threads)
+    stamp(plan, thread)
+    probe_rows(plan, layer, thread, p.AT_Q_ROTATED, qkv, qkv_stride)
+    probe_rows(plan, layer, thread, p.AT_K_ROTATED, k, qkv_stride)
     attention(plan, layer, index, thread)
     barrier(control, thread, threads)
-    heads_out = prepare_output(plan, layer, thread)
-    project(plan, thread, load_i64(layer + p.ATTENTION_OUT), heads_out, result, x_stride, rows, accumulate)
+    stamp(plan, thread)
+    heads_out, matrix = prepare_output(plan, layer, thread), load_i64(layer + p.ATTENTION_OUT)
+    probe_branch(plan, thread, p.AT_ATTENTION_BRANCH, matrix, heads_out)
+    project(plan, thread, matrix, heads_out, result, x_stride, rows, accumulate)
     close_branch(plan, thread, load_i64(layer + p.POST_ATTENTION_NORM))
+    stamp(plan, thread)
+    probe_rows(plan, layer, thread, p.AT_ATTENTION_BRANCH, branch, x_stride)
+    probe_rows(plan, layer, thread, p.AT_AFTER_ATTENTION, x, x_stride)
 
     prepare_norm(
-        plan, thread, x, load_i64(layer + p.MLP_NORM), load_i64(layer + p.MLP_NORM_BIAS),
-        rows, load_i64(layer + p.MLP_WANTS),
+        plan, layer, thread, p.AT_MLP_NORM, x, load_i64(layer + p.MLP_NORM),
+        load_i64(layer + p.MLP_NORM_BIAS), rows, load_i64(layer + p.MLP_WANTS),
     )  # fmt: skip
     gated_mlp(plan, layer, thread, inputs)
     barrier(control, thread, threads)
-    inner = load_i64(plan + p.INNER)
-    project(plan, thread, load_i64(layer + p.DOWN), inner, result, x_stride, rows, accumulate)
+    stamp(plan, thread)
+    inner, matrix = load_i64(plan + p.INNER), load_i64(layer + p.DOWN)
+    probe_branch(plan, thread, p.AT_MLP_BRANCH, matrix, inner)
+    project(plan, thread, matrix, inner, result, x_stride, rows, accumulate)
     close_branch(plan, thread, load_i64(layer + p.POST_MLP_NORM))
+    stamp(plan, thread)
+    probe_rows(plan, layer, thread, p.AT_MLP_BRANCH, branch, x_stride)
+    probe_rows(plan, layer, thread, p.AT_RESIDUAL, x, x_stride)
 
 
 @kernel
@@ -61,19 +91,20 @@ def head(plan, thread):
     outputs = load_i64(plan + p.OUTPUTS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
-    gathered = load_i64(plan + p.BRANCH)
+    gathered, layer = load_i64(plan + p.BRANCH), load_i64(plan + p.LAYER_TABLE)
     for n in range(outputs * thread // threads, outputs * (thread + 1) // threads):
         row = load_i32(load_i64(plan + p.OUTPUT_ROWS) + n * 4)
         copy(x + row * x_stride, x_stride // F4, gathered + n * x_stride)
     barrier(control, thread, threads)
     prepare_norm(
-        plan, thread, gathered, load_i64(plan + p.FINAL_NORM), load_i64(plan + p.FINAL_NORM_BIAS),
-        outputs, load_i64(plan + p.HEAD_WANTS),
+        plan, layer, thread, p.AT_FINAL_NORM, gathered, load_i64(plan + p.FINAL_NORM),
+        load_i64(plan + p.FINAL_NORM_BIAS), outputs, load_i64(plan + p.HEAD_WANTS),
     )  # fmt: skip
-    project(
-        plan, thread, load_i64(plan + p.HEAD), streams(plan, thread, outputs),
-        load_i64(plan + p.LOGITS), load_i64(plan + p.LOGITS_STRIDE), outputs, 0,
-    )  # fmt: skip
+    if not observed(plan) or load_i64(plan + p.LOGITS) != 0:  # who watches may want no logits
+        project(
+            plan, thread, load_i64(plan + p.HEAD), streams(plan, thread, outputs),
+            load_i64(plan + p.LOGITS), load_i64(plan + p.LOGITS_STRIDE), outputs, 0,
+        )  # fmt: skip
     barrier(control, thread, threads)
 
 
@@ -83,13 +114,17 @@ def forward(plan, thread):
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     # Read before the first barrier: after the last one the caller may describe the next step already.
     outputs = load_i64(plan + p.OUTPUTS)
+    stamp(plan, thread)
     embed(plan, thread)
     barrier(control, thread, threads)
+    stamp(plan, thread)
     layers, stride = load_i64(plan + p.LAYER_TABLE), load_i64(plan + p.LAYER_STRIDE)
+    probe_rows(plan, layers, thread, p.AT_EMBEDDING, load_i64(plan + p.X), load_i64(plan + p.X_STRIDE))
     for index in range(load_i64(plan + p.LAYERS)):
         decoder_layer(plan, layers + index * stride, index, thread)
     if outputs > 0:
         head(plan, thread)
+    end_observation(plan, thread)
 
 
 @kernel
@@ -104,8 +139,9 @@ def work(control, plan, thread):
         forward(plan, thread)
 
 
-def entry(what, control, plan, thread):
-    """The only compiled function that Python calls; `what` is one of the four below."""
+@kernel
+def run(what, control, plan, thread):
+    """Does one of four things."""
     if what == p.STEP:
         announce(control, p.GO)
         forward(plan, 0)
@@ -115,3 +151,13 @@ def entry(what, control, plan, thread):
         prepare_control(control)
     elif what == p.END:
         announce(control, p.STOP)
+
+
+def entry(what, control, plan, thread):
+    """The only compiled function that Python calls; `what` is one of the four of `plan.py`."""
+    run(what, control, plan, thread)
+
+
+def observed_entry(what, control, plan, thread):
+    """The same for a step that is watched: another function, for `plan` is of another type."""
+    run(what, control, watch(plan), thread)

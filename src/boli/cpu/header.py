@@ -1,0 +1,99 @@
+"""The header of a plan, as Python sees it: what stays for a model, and what each step fills in anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from boli.cpu import plan as p
+from boli.cpu.sizes import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from boli.engine.batch import Batch, Int32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a step may ask for: rows, token ids, positions of a sequence, pages of the cache."""
+
+    rows: int
+    vocabulary: int
+    context: int
+    pages: int
+
+
+class Header:
+    """The table that a compiled step is given.
+
+    Args:
+        limits: What a step may ask for.
+        words: The table, int64 `[HEADER_WORDS]`; zeros if left out.
+    """
+
+    def __init__(self, limits: Limits, words: npt.NDArray[np.int64] | None = None) -> None:
+        self.limits = limits
+        self.words = np.zeros(p.HEADER_WORDS, np.int64) if words is None else words
+
+    def copy(self) -> Header:
+        """Another step over the same weights, cache and buffers."""
+        return Header(self.limits, self.words.copy())
+
+    def set(self, field: int, value: int | npt.NDArray[Any] | None) -> None:
+        """Enters a number or the address of an array, which the caller keeps alive."""
+        if isinstance(value, np.ndarray):
+            value = value.ctypes.data
+        self.words[field // p.WORD] = value or 0
+
+    def set_logits(self, logits: npt.NDArray[np.float32]) -> None:
+        """Where logits go: float32 `[outputs, vocab_size padded to 32]`."""
+        self.set(p.LOGITS, logits)
+        self.set(p.LOGITS_STRIDE, logits.shape[1] * logits.itemsize)
+
+    def describe(self, batch: Batch) -> list[Int32]:
+        """Enters a batch.
+
+        Returns:
+            The arrays that the header now points to, to be kept until the step has run.
+
+        Raises:
+            ValueError: compiled code would read or write outside its tables.
+        """
+        rows, limits = len(batch.token_ids), self.limits
+        if not 0 < rows <= limits.rows:
+            raise ValueError(f"a step has 1 to {limits.rows} rows, not {rows}")
+        tokens, positions, sequences, tables, wanted = arrays = [
+            np.ascontiguousarray(values, np.int32)
+            for values in (
+                batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows
+            )
+        ]  # fmt: skip
+        # The compiled code trusts its tables: whatever indexes memory is checked here.
+        check_below("token id", tokens, limits.vocabulary)
+        check_below("position", positions, min(limits.context, tables.shape[1] * PAGE_SIZE))
+        check_below("sequence", sequences, len(tables))
+        check_below("logits row", wanted, rows)
+        for sequence in range(len(tables)):
+            own = positions if len(tables) == 1 else positions[sequences == sequence]
+            if len(own):
+                check_below("page", tables[sequence, : int(own.max()) // PAGE_SIZE + 1], limits.pages)
+        fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
+        for field, array in zip(fields, arrays, strict=True):
+            self.set(field, array)
+        self.set(p.ROWS, rows)
+        self.set(p.OUTPUTS, len(wanted))
+        self.set(p.MAX_PAGES, tables.shape[1])
+        return arrays
+
+
+def check_below(what: str, values: Int32, end: int) -> None:
+    """Whether all of some indices are within `0 … end - 1`.
+
+    Raises:
+        ValueError: one is not.
+    """
+    # As unsigned numbers, negative ones are the largest: one pass finds both ends.
+    if len(values) and values.view(np.uint32).max() >= end:
+        raise ValueError(f"{what} outside 0 … {end - 1}")
