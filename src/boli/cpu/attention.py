@@ -30,11 +30,12 @@ from boli.cpu.lanes import (
     store_pairs,
     sub,
 )
-from boli.cpu.simd import kernel, load, load_f32, load_i32, prefetch, store, store_f32, to_f32
+from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, to_f32
 from boli.cpu.sizes import (
     ADDED,
     CHUNK_SUMS,
     F4,
+    HEAD_PADDING,
     KV_BYTES,
     LARGEST_TILE,
     PAGE_SIZE,
@@ -83,7 +84,6 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
     score = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4)
     mix = mixing_tile(element, rows)
     pair = 2 if kv_type == "bf16" else 1  # numbers that are multiplied together
-    fetch = rows <= 4  # few queries wait for memory; many find their pages in the cache
     size, with_scales, rounded = KV_BYTES[kv_type], kv_type == "int8", kv_type == "bf16"
 
     @kernel
@@ -93,10 +93,6 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             store(scratch + CHUNK_SUMS + m * VECTOR, broadcast(0.0))
         for number in range(first_page, end_page):
             page = cache + load_i32(pages + number * 4) * page_stride
-            if fetch and number + 1 < end_page:
-                ahead = cache + load_i32(pages + number * 4 + 4) * page_stride
-                for line in range(ahead, ahead + 2 * padded * PAGE_SIZE * size, 64):
-                    prefetch(line)
             keys_stride, depth = PAGE_SIZE * size * pair, padded // pair
             score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0)
             values = page + padded * PAGE_SIZE * size
@@ -108,9 +104,9 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             for m in range(rows):
                 total, factor = scratch + CHUNK_SUMS + m * VECTOR, load_f32(scratch + SHRINK + m * F4)
                 store(total, fma(load(total), broadcast(factor), load(scratch + ADDED + m * VECTOR)))
-            for d in range(0, padded, 2 * 16):
+            for d in range(0, padded, HEAD_PADDING):
                 mix(
-                    values + d * size * pair, padded * size * pair, PAGE_SIZE // pair,
+                    values + d * PAGE_SIZE * size, HEAD_PADDING * size * pair, PAGE_SIZE // pair,
                     scratch + PROBABILITIES, sums + VECTOR + d * F4, stride, scratch + SHRINK,
                 )  # fmt: skip
         for m in range(rows):

@@ -36,16 +36,17 @@ def read_pages(
     if not 0 <= length <= len(pages) * PAGE_SIZE:
         raise ValueError(f"{length} positions are not in {len(pages)} pages")
     check_below("page", pages, num_pages)
-    whole = cache.reshape(config.num_hidden_layers, num_pages, heads, page_bytes(kv_type, width))
-    content = whole[layer, pages]  # a copy: [pages, heads, bytes]
+    whole = cache.reshape(config.num_hidden_layers, heads, num_pages, page_bytes(kv_type, width))
+    content = whole[layer][:, pages].swapaxes(0, 1)  # a copy: [pages, heads, bytes]
     end = PAGE_SIZE * width * KV_BYTES[kv_type]
     keys, values = (_numbers(content[..., at : at + end], kv_type) for at in (0, end))
     page = len(pages), heads
     if kv_type == "bf16":  # pairs: of dimensions in keys, of positions in values
         keys = keys.reshape(*page, width // 2, PAGE_SIZE, 2).swapaxes(-1, -2)
-        values = values.reshape(*page, PAGE_SIZE // 2, width, 2).swapaxes(-1, -2)
+        values = values.reshape(*page, width // 2, HEAD_PADDING, 2).swapaxes(-1, -2)
     keys = keys.reshape(*page, width, PAGE_SIZE).swapaxes(-1, -2)[:, :, _ORDER]
-    values = values.reshape(*page, PAGE_SIZE, width)
+    values = values.reshape(*page, width // HEAD_PADDING, PAGE_SIZE, HEAD_PADDING)
+    values = values.swapaxes(2, 3).reshape(*page, PAGE_SIZE, width)
     if kv_type != "bf16":
         values = values[:, :, _ORDER]
     if kv_type == "int8":

@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 12  # a multiple of the largest tile, whatever the number of head
 def page_of(plan, index, head):
     """The part of the KV cache that one key/value head of layer `index` uses; page 0."""
     start = load_i64(plan + p.KV_CACHE) + index * load_i64(plan + p.LAYER_KV_STRIDE)
-    return start + head * load_i64(plan + p.HEAD_PAGE_BYTES)
+    return start + head * load_i64(plan + p.HEAD_STRIDE)
 
 
 @kernel

@@ -3,9 +3,14 @@
 A page holds 32 positions of one key/value head: the keys, then the values. Even positions come
 before odd ones. `head_dim` is padded to 32 with zeros. Three types:
 
-    bf16   K [head_dim / 2][position] pairs of dimensions    V [position / 2][head_dim] pairs of positions
-    f32    K [head_dim][position]                            V [position][head_dim]
+    bf16   K [head_dim / 2][position]   pairs of dimensions
+           V [head_dim / 32][position / 2][32]   pairs of positions
+    f32    K [head_dim][position]
+           V [head_dim / 32][position][32]
     int8   the same, then a scale for each position's keys, and one for its values
+
+So attention, which computes 32 dimensions of its result at a time, reads a page from the first byte to
+the last: a processor fetches ahead of such a stream, and of no other.
 
 Whatever is written is finite: what a query must not see is multiplied by 0, and 0 · NaN is not 0.
 """
@@ -26,7 +31,7 @@ from boli.cpu.lanes import (
 )
 from boli.cpu.layouts import LANES
 from boli.cpu.simd import kernel, load, load_f32, store, store_f32, store_i16, store_i32, store_u8, to_f32
-from boli.cpu.sizes import F4, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
+from boli.cpu.sizes import F4, HEAD_PADDING, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
@@ -42,6 +47,12 @@ def index_in_page(slot):
 def values_start(kind, padded):
     """Bytes of a page's keys."""
     return padded * PAGE_SIZE * (2 if kind == BF16 else 4 if kind == F32 else 1)
+
+
+@kernel
+def value_place(values, d, row, rows, size):
+    """Where dimension `d` of a page's values lies; of `rows` rows, each of `size` bytes a dimension."""
+    return values + ((d // HEAD_PADDING * rows + row) * HEAD_PADDING + d % HEAD_PADDING) * size
 
 
 @kernel
@@ -70,18 +81,21 @@ def write_value(kind, head, size, padded, page, slot):
     """One position's values of one head, behind the page's keys."""
     index, values = index_in_page(slot), page + values_start(kind, padded)
     if kind == BF16:
-        place = values + slot // 2 * padded * 4
         for d in range(0, size // LANES * LANES, LANES):
-            store_bf16_halves(place + d * 4, slot % 2, finite(load(head + d * F4)))
+            place = value_place(values, d, slot // 2, HALF, 4)
+            store_bf16_halves(place, slot % 2, finite(load(head + d * F4)))
         for d in range(size // LANES * LANES, size):
-            store_i16(place + d * 4 + slot % 2 * 2, to_bf16(head + d * F4))
+            place = value_place(values, d, slot // 2, HALF, 4)
+            store_i16(place + slot % 2 * 2, to_bf16(head + d * F4))
     elif kind == F32:
         for d in range(size):
-            store_f32(values + (index * padded + d) * F4, finite_number(head + d * F4))
+            store_f32(value_place(values, d, index, PAGE_SIZE, F4), finite_number(head + d * F4))
     else:
         scale, inverse = scales_of(head, size)
         for d in range(size):
-            store_u8(values + index * padded + d, round_to_i8(load_f32(head + d * F4) * inverse))
+            store_u8(
+                value_place(values, d, index, PAGE_SIZE, 1), round_to_i8(load_f32(head + d * F4) * inverse)
+            )
         store_f32(page + 2 * padded * PAGE_SIZE + (PAGE_SIZE + index) * F4, scale)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from boli.cpu import plan as p
 from boli.cpu.compiler import Unit
 from boli.cpu.layouts import LAYOUTS, ROWS_PER_BLOCK, IntLayout, Layout, packed_bytes, padded
+from boli.cpu.packed_copy import PackedCopy
 from boli.cpu.packers import pack_into
 from boli.errors import NumericError
 
@@ -154,25 +155,33 @@ class Packer:
         return None if weight is None else self.vector(weight)
 
     def pack(self, threads: int) -> None:
-        """Allocates and fills all matrices. NumPy lets go of the GIL in its loops, so threads help.
+        """Allocates and fills all matrices, from a packed copy on the disk if there is one.
+
+        NumPy lets go of the GIL in its loops, so threads help.
 
         Raises:
             OutOfMemory: They do not fit.
             NumericError: A matrix holds NaN or infinity.
         """
         jobs: list[Job] = []
+        buffers: list[Bytes] = []
         for fmt, wanted in self._wanted.items():
             sizes = [padded(packed_bytes(m.layout, m.rows, m.columns), 64) for m, _, _ in wanted]
             buffer = self._ledger.allocate(f"weights/{fmt}", sum(sizes), np.uint8, f"{fmt} weights")
+            buffers.append(buffer)
             for (packed, weight, first), size in zip(wanted, sizes, strict=True):
                 packed.data, buffer = buffer[:size], buffer[size:]
                 jobs += self._jobs(packed, weight, first)
         self._wanted.clear()
+        copy = PackedCopy(self._checkpoint)
+        if copy.read(buffers, threads):
+            return
         with ThreadPoolExecutor(threads) as pool:
             submitted = [pool.submit(job) for job in jobs]
             jobs.clear()  # so that a copied source goes when its last piece is packed
             for done in submitted:
                 done.result()
+        copy.write(buffers, threads)
 
     def _jobs(self, packed: PackedMatrix, weight: Weight, first: int) -> list[Job]:
         """A matrix in pieces of about a million weights, so that threads share even a large one."""

@@ -200,8 +200,9 @@ class Plan:
         page = size // (config.num_hidden_layers * self.num_pages)
         cache = self._allocate("kv_cache", size, np.uint8)
         self.header.set(p.KV_CACHE, cache)
-        self.header.set(p.PAGE_STRIDE, page)
-        self.header.set(p.HEAD_PAGE_BYTES, page // config.num_key_value_heads)
+        # The pages of one head lie together: a sequence that got them in a row is read in a row.
+        self.header.set(p.PAGE_STRIDE, page // config.num_key_value_heads)
+        self.header.set(p.HEAD_STRIDE, page // config.num_key_value_heads * self.num_pages)
         self.header.set(p.KV_TYPE, KV_TYPES.index(self.kv_type))
         self.header.set(p.LAYER_KV_STRIDE, page * self.num_pages)
         return cache

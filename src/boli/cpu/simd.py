@@ -106,6 +106,26 @@ def emit_load(builder: Builder, address: Value, kind: ir.Type, align: int) -> Va
     return builder.load(pointer(builder, address, kind), align=align)
 
 
+class _OrderedLoad(ir.instructions.LoadInstr):
+    """A load that LLVM leaves where it is and never leaves out: what C calls volatile."""
+
+    def descr(self, buf: list[str]) -> None:
+        super().descr(buf)
+        buf[-1] = buf[-1].replace("load", "load volatile", 1)
+
+
+def emit_load_in_order(builder: Builder, address: Value, kind: ir.Type, align: int) -> Value:
+    """As `emit_load`, but never before or after another such load that was written before or after it.
+
+    A processor fetches ahead of who reads a stream line after line. LLVM likes to mix the lines of one
+    step, and each mixture looks like several streams, or none.
+    """
+    load = _OrderedLoad(builder.block, pointer(builder, address, kind))
+    load.align = align
+    builder._insert(load)
+    return load
+
+
 def emit_load_f16(builder: Builder, address: Value) -> Value:
     """16 half-precision numbers, as float32."""
     return builder.fpext(emit_load(builder, address, F16X16, 2), F32X16)
@@ -228,12 +248,6 @@ def to_f32(b: Builder, value: Value) -> Value:
 def bits_to_f32(b: Builder, value: Value) -> Value:
     """The float32 whose bits are the lower half of an int64: how a table of integers holds one."""
     return b.bitcast(b.trunc(value, I32), F32)
-
-
-@operation(void, i64)
-def prefetch(b: Builder, address: Value) -> None:
-    """Asks for a cache line that will be read soon."""
-    emit_prefetch(b, address)
 
 
 # --- calls ---------------------------------------------------------------------------------------

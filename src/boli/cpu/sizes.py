@@ -28,7 +28,7 @@ def stream_bytes(encoding: str, columns: int) -> int:
 PAGE_SIZE = 32
 CHUNK_PAGES = 8
 CHUNK = CHUNK_PAGES * PAGE_SIZE
-HEAD_PADDING = 32  # heads are padded to a multiple
+HEAD_PADDING = 32  # heads are padded to a multiple of what a tile computes
 LARGEST_HEAD = 512
 QUERY_STRIDE = LARGEST_HEAD * F4  # bytes from one query of a tile to the next
 

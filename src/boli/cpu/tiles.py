@@ -192,6 +192,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 for line in range(0, layout.step_bytes, VECTOR_BYTES):
                     simd.emit_prefetch(b, offset(b, start, line))
             step = Step(b, layout, weights, loop.index)
+            step.touch()
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:

@@ -37,6 +37,16 @@ class Step:
                 places = [2 * (column * ROWS_PER_BLOCK + n * LANES) for n in range(VECTORS)]
                 self._factors.append([simd.emit_load_f16(b, self._from(start, place)) for place in places])
 
+    def touch(self) -> None:
+        """Reads something of each line of the step, in order, if the step itself is read in another one.
+
+        Quants and planes lie apart and are read in turns: three streams to the processor, which then
+        fetches less ahead than of one.
+        """
+        if self._layout.planes:
+            for line in range(0, self._layout.step_bytes, LINE):
+                simd.emit_load_in_order(self._b, self._from(self._at, line), I64, 1)
+
     def quads(self, part: int) -> Iterator[tuple[int, int, Value]]:
         """A group's quants: index of the four inputs, vector of outputs, 64 unsigned bytes."""
         b, layout = self._b, self._layout
@@ -45,7 +55,7 @@ class Step:
         lines = QUADS // per_byte // layout.parts
         for row in range(part * lines, (part + 1) * lines):
             for n in range(VECTORS):
-                raw = simd.emit_load(b, self._from(self._at, (row * VECTORS + n) * LINE), I8X64, 1)
+                raw = simd.emit_load_in_order(b, self._from(self._at, (row * VECTORS + n) * LINE), I8X64, 1)
                 for field in range(per_byte):
                     quad = row * per_byte + field
                     value = raw

@@ -78,6 +78,16 @@ class Checkpoint:
         self.tensors = [info for file in files for info in file.tensors.values()]
         self.unused = self._leftovers()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that weights are read from."""
+        return [file.path for file in self._files]
+
+    @property
+    def form(self) -> str:
+        """What matrices are rounded to on the way, or "" if they are left as they are."""
+        return ""
+
     def format_of(self, weight: Weight) -> NumberFormat:
         """How a weight's numbers are written in the file, following `tied_to`."""
         return self._tensor_of[self._owner(weight).name].format

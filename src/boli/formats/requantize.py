@@ -156,6 +156,11 @@ class Requantized(Checkpoint):
         super().__init__(source.blueprint, source.path, source._files)
         self._form = form
 
+    @property
+    def form(self) -> str:
+        """What matrices are rounded to."""
+        return self._form
+
     def format_of(self, weight: Weight) -> NumberFormat:
         """What a weight's numbers are rounded to, following `tied_to`."""
         return target_of(self._owner(weight), super().format_of(weight), self._form)
