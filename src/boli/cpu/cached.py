@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from boli.cpu.header import check_below
 from boli.cpu.layouts import padded
-from boli.cpu.sizes import HEAD_PADDING, PAGE_SIZE, page_bytes
+from boli.cpu.sizes import HEAD_PADDING, KV_BYTES, PAGE_SIZE, page_bytes
 
 if TYPE_CHECKING:
     from boli.blueprint.config import Config
@@ -38,29 +38,28 @@ def read_pages(
     check_below("page", pages, num_pages)
     whole = cache.reshape(config.num_hidden_layers, heads, num_pages, page_bytes(kv_type, width))
     content = whole[layer][:, pages].swapaxes(0, 1)  # a copy: [pages, heads, bytes]
-    half = content[:, :, : 2 * PAGE_SIZE * width * _BYTES[kv_type]].reshape(len(pages), heads, 2, -1)
-    keys, values = _numbers(half[:, :, 0], kv_type), _numbers(half[:, :, 1], kv_type)
-    if kv_type == "bf16":
-        keys = keys.reshape(*keys.shape[:2], width // 2, PAGE_SIZE, 2).swapaxes(-1, -2)
-        values = values.reshape(*values.shape[:2], -1, HEAD_PADDING, 2).swapaxes(-1, -2)
-    keys = keys.reshape(len(pages), heads, width, PAGE_SIZE).swapaxes(-1, -2)[:, :, _ORDER]
-    blocks = values.reshape(len(pages), heads, width // HEAD_PADDING, PAGE_SIZE, HEAD_PADDING)
-    values = blocks.swapaxes(2, 3).reshape(len(pages), heads, PAGE_SIZE, width)
+    end = PAGE_SIZE * width * KV_BYTES[kv_type]
+    keys, values = (_numbers(content[..., at : at + end], kv_type) for at in (0, end))
+    page = len(pages), heads
+    if kv_type == "bf16":  # pairs: of dimensions in keys, of positions in values
+        keys = keys.reshape(*page, width // 2, PAGE_SIZE, 2).swapaxes(-1, -2)
+        values = values.reshape(*page, width * PAGE_SIZE // 2 // HEAD_PADDING, HEAD_PADDING, 2).swapaxes(
+            -1, -2
+        )
+    keys = keys.reshape(*page, width, PAGE_SIZE).swapaxes(-1, -2)[:, :, _ORDER]
+    values = values.reshape(*page, width // HEAD_PADDING, PAGE_SIZE, HEAD_PADDING).swapaxes(2, 3)
+    values = values.reshape(*page, PAGE_SIZE, width)
     if kv_type != "bf16":
         values = values[:, :, _ORDER]
     if kv_type == "int8":
-        scales = (
-            content[:, :, 2 * PAGE_SIZE * width :].view(np.float32).reshape(len(pages), heads, 2, PAGE_SIZE)
-        )
-        scales = scales[..., _ORDER, None]
+        scales = np.ascontiguousarray(content[..., 2 * end :]).view(np.float32)
+        scales = scales.reshape(*page, 2, PAGE_SIZE)[..., _ORDER, None]
         keys, values = keys * scales[:, :, 0], values * scales[:, :, 1]
     return _in_order(keys, length, size), _in_order(values, length, size)
 
 
-_BYTES = {"bf16": 2, "int8": 1, "f32": 4}
-
-
 def _numbers(data: npt.NDArray[np.uint8], kv_type: str) -> Float32:
+    """Bytes as float32."""
     data = np.ascontiguousarray(data)
     if kv_type == "f32":
         return data.view(np.float32)
@@ -71,5 +70,5 @@ def _numbers(data: npt.NDArray[np.uint8], kv_type: str) -> Float32:
 
 def _in_order(pages: Float32, length: int, size: int) -> Float32:
     """`[pages, heads, 32, width]` as `[length, heads, size]`."""
-    positions = pages.swapaxes(1, 2).reshape(-1, pages.shape[1], pages.shape[3])
+    positions = pages.swapaxes(1, 2).reshape(len(pages) * PAGE_SIZE, pages.shape[1], pages.shape[3])
     return np.ascontiguousarray(positions[:length, :, :size])

@@ -2,12 +2,13 @@
 
 `plan` has a type. In the step that everybody runs it is an address, an int64; in the watched one it is
 an `Observed` address. Numba compiles each function for the types it is called with, so the same source
-becomes two steps. What is written behind `if observed(plan)` exists in the watched one only: in the
-other the condition is the constant False, and LLVM leaves nothing of it.
+becomes two steps. What is decorated with `watching` exists in the watched one only: in the other its
+calls are nothing at all, not even a test of a flag.
 """
 
 from __future__ import annotations
 
+import inspect
 import operator
 import time
 from typing import Any
@@ -19,7 +20,6 @@ from numba.extending import intrinsic, models, overload, register_model
 from boli.cpu import plan as p
 from boli.cpu.kernels import copy
 from boli.cpu.simd import (
-    I1,
     I8,
     I32,
     I64,
@@ -70,14 +70,23 @@ def _field(plan, offset):
     return None
 
 
-@intrinsic
-def observed(typingctx: Any, plan: Any) -> Any:
-    """Whether this step is watched: known when it is compiled."""
+def watching(function: Any) -> Any:
+    """Makes a kernel that is nothing unless its first argument is an observed plan. It returns nothing."""
 
-    def codegen(context: Any, builder: Builder, signature: Any, values: Any) -> Value:
-        return ir.Constant(I1, isinstance(plan, Observed))
+    def typed(typingctx: Any, plan: Any, *rest: Any) -> Any:
+        def codegen(context: Any, builder: Builder, signature: Any, values: Any) -> Value:
+            if isinstance(plan, Observed):
+                context.compile_internal(builder, function, signature, values)
+            return context.get_dummy_value()
 
-    return types.boolean(plan), codegen
+        return void(plan, *rest), codegen
+
+    # Numba reads the number of arguments from the signature.
+    context = inspect.Parameter("typingctx", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    typed.__dict__["__signature__"] = inspect.Signature([context, *parameters])
+    typed.__name__, typed.__doc__ = function.__name__, function.__doc__
+    return intrinsic(typed)
 
 
 @kernel
@@ -86,25 +95,24 @@ def wanted(plan, what):
     return load_i64(load_i64(plan + p.WATCHED) + what + p.SEEN) != 0
 
 
-@kernel
+@watching
 def probe(plan, layer, what, row, source, first, end):
     """Copies numbers `first … end - 1` of a row to whoever watches. The row's number 0 is at `source`.
 
     Few rows are prepared by every thread for itself; then each writes the same numbers to the same place.
     """
-    if observed(plan):
-        place = load_i64(plan + p.WATCHED) + what
-        to, end = load_i64(place + p.SEEN), min(end, load_i64(place + p.SEEN_COLUMNS))
-        if to != 0 and first < end:
-            index = (layer - load_i64(plan + p.LAYER_TABLE)) // load_i64(plan + p.LAYER_STRIDE)
-            to += index * load_i64(place + p.SEEN_LAYER_STRIDE) + row * load_i64(place + p.SEEN_ROW_STRIDE)
-            copy(source + first * F4, end - first, to + first * F4)
+    place = load_i64(plan + p.WATCHED) + what
+    to, end = load_i64(place + p.SEEN), min(end, load_i64(place + p.SEEN_COLUMNS))
+    if to != 0 and first < end:
+        index = (layer - load_i64(plan + p.LAYER_TABLE)) // load_i64(plan + p.LAYER_STRIDE)
+        to += index * load_i64(place + p.SEEN_LAYER_STRIDE) + row * load_i64(place + p.SEEN_ROW_STRIDE)
+        copy(source + first * F4, end - first, to + first * F4)
 
 
-@kernel
+@watching
 def probe_rows(plan, layer, thread, what, source, stride):
     """Copies all rows of a buffer that the team has finished, and meets: it may change at once."""
-    if observed(plan) and wanted(plan, what):
+    if wanted(plan, what):
         rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
         for row in range(rows * thread // threads, rows * (thread + 1) // threads):
             probe(plan, layer, what, row, source + row * stride, 0, stride // F4)
@@ -119,19 +127,18 @@ def read_clock(b: Builder, address: Value) -> None:
     b.call(function, [ir.Constant(I32, time.CLOCK_MONOTONIC), pointer(b, address, I8)])
 
 
-@kernel
+@watching
 def stamp(plan, thread):
     """Notes the time at which the first thread comes by."""
-    if observed(plan) and thread == 0:
+    if thread == 0:
         stamps = load_i64(plan + p.STAMPS)
         count = load_i64(stamps) + 1
         store_i64(stamps, count)
         read_clock(stamps + count * 2 * p.WORD)
 
 
-@kernel
+@watching
 def end_observation(plan, thread):
     """Meets a last time, so that nobody still copies when the caller has its numbers."""
-    if observed(plan):
-        barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))
-        stamp(plan, thread)
+    barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))
+    stamp(plan, thread)

@@ -40,6 +40,8 @@ PLACES = {
 }
 PROBES = tuple(PLACES)
 
+Shapes = dict[str, tuple[int, ...]]
+
 # A layer's stages, as the barriers divide them.
 STAGES = (
     "attention_norm+qkv",
@@ -88,7 +90,7 @@ class Observation:
     nbytes: int
 
 
-def shapes(config: Config, rows: int, outputs: int, wanted: Collection[str]) -> dict[str, tuple[int, ...]]:
+def shapes(config: Config, rows: int, outputs: int, wanted: Collection[str]) -> Shapes:
     """The shape of each value that is wanted and that the family has, in the order of `PROBES`.
 
     Raises:
@@ -103,7 +105,7 @@ def shapes(config: Config, rows: int, outputs: int, wanted: Collection[str]) -> 
     q, kv = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
     columns = {"q": q, "q_rotated": q, "heads": q, "k": kv, "k_rotated": kv, "v": kv}
     columns |= dict.fromkeys(("gate", "up", "inner"), config.intermediate_size)
-    found: dict[str, tuple[int, ...]] = {}
+    found: Shapes = {}
     for name in PROBES:
         if name not in wanted or (name == "gate" and not config.gated_mlp):
             continue

@@ -17,7 +17,7 @@ from boli.cpu.planning import Plan, kv_cache_bytes
 from boli.cpu.probing import PROBES, Observation, observation_bytes
 from boli.cpu.sizes import LARGEST_HEAD, PAGE_SIZE
 from boli.cpu.team import Team, control_words
-from boli.errors import UnsupportedModel
+from boli.errors import BoliError, UnsupportedModel
 
 if TYPE_CHECKING:
     from boli.engine.batch import Batch, Float32, Int32
@@ -103,6 +103,7 @@ class CpuRunner:
         """Ends the threads and lets go of weights and cache."""
         if self._observer is not None:
             self._observer.close()
+            self._observer = None
         self._finalizer()
         self._plan.forget()
 
@@ -170,16 +171,22 @@ class CpuRunner:
         Raises:
             ValueError: a layer, a position or a page that does not exist.
         """
+        self._check_open()
         return read_pages(
             self._plan.cache, self.blueprint.config, self.kv_type, layer, page_table, length, self.num_pages
         )
 
     def _watching(self) -> Observer:
         if self._observer is None:
+            self._check_open()
             with self._ledger.growth("runtime"):
                 [step] = compiler.load([_step_unit("step_probed", "observed_entry")], self._progress)
             self._observer = Observer(step, self._plan, self._ledger)
         return self._observer
+
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise BoliError("this model was closed", remedy="load it again")
 
     def _grow_logits(self, outputs: int) -> None:
         if outputs > len(self._logits):

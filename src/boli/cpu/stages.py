@@ -11,7 +11,7 @@ from boli.cpu.activations import encode
 from boli.cpu.kernels import activate, layer_norm, rms_norm
 from boli.cpu.lanes import add, broadcast, mul
 from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
-from boli.cpu.probe import observed, probe, wanted
+from boli.cpu.probe import probe, wanted, watching
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
 from boli.cpu.sizes import F4, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
@@ -220,13 +220,13 @@ def close_branch(plan, thread, post_norm):
         barrier(control, thread, threads)
 
 
-@kernel
+@watching
 def probe_branch(plan, thread, what, matrix, table):
     """Computes what a matrix is about to add to the residual stream, by itself, if it is to be seen.
 
     The product is added at once and kept nowhere, unless a sandwich norm comes first.
     """
-    if observed(plan) and wanted(plan, what) and load_i64(plan + p.POST_NORMS) == 0:
+    if wanted(plan, what) and load_i64(plan + p.POST_NORMS) == 0:
         branch, stride = load_i64(plan + p.BRANCH), load_i64(plan + p.X_STRIDE)
         project(plan, thread, matrix, table, branch, stride, load_i64(plan + p.ROWS), 0)
         barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from boli.cpu import plan as p
 from boli.cpu.heads import attention, prepare_output, turn_and_cache
 from boli.cpu.kernels import copy
-from boli.cpu.probe import end_observation, observed, probe_rows, stamp, watch
+from boli.cpu.probe import end_observation, probe_rows, stamp, watch
 from boli.cpu.simd import kernel, load_i32, load_i64
 from boli.cpu.sizes import F4
 from boli.cpu.stages import (
@@ -100,11 +100,10 @@ def head(plan, thread):
         plan, layer, thread, p.AT_FINAL_NORM, gathered, load_i64(plan + p.FINAL_NORM),
         load_i64(plan + p.FINAL_NORM_BIAS), outputs, load_i64(plan + p.HEAD_WANTS),
     )  # fmt: skip
-    if not observed(plan) or load_i64(plan + p.LOGITS) != 0:  # who watches may want no logits
-        project(
-            plan, thread, load_i64(plan + p.HEAD), streams(plan, thread, outputs),
-            load_i64(plan + p.LOGITS), load_i64(plan + p.LOGITS_STRIDE), outputs, 0,
-        )  # fmt: skip
+    project(
+        plan, thread, load_i64(plan + p.HEAD), streams(plan, thread, outputs),
+        load_i64(plan + p.LOGITS), load_i64(plan + p.LOGITS_STRIDE), outputs, 0,
+    )  # fmt: skip
     barrier(control, thread, threads)
 
 
@@ -124,7 +123,6 @@ def forward(plan, thread):
         decoder_layer(plan, layers + index * stride, index, thread)
     if outputs > 0:
         head(plan, thread)
-    end_observation(plan, thread)
 
 
 @kernel
@@ -137,6 +135,7 @@ def work(control, plan, thread):
             return
         seen += 1
         forward(plan, thread)
+        end_observation(plan, thread)
 
 
 @kernel
@@ -145,6 +144,7 @@ def run(what, control, plan, thread):
     if what == p.STEP:
         announce(control, p.GO)
         forward(plan, 0)
+        end_observation(plan, 0)
     elif what == p.WORK:
         work(control, plan, thread)
     elif what == p.PREPARE:
