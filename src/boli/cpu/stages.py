@@ -161,8 +161,8 @@ def look_up(plan, thread, matrix, row, size, destination):
 def gated_mlp(plan, layer, thread, table):
     """This thread's part of act(W_gate a) · (W_up a), or of act(W_up a), encoded for W_down.
 
-    A block of 32 outputs is a group of what comes next. With many rows each block is finished
-    before the next one begins, so that it never leaves the cache.
+    A block of 32 outputs is a group of what comes next. With many rows as many blocks are computed
+    together as stay in the cache until they are encoded: one, of the most rows that a step has.
     """
     rows = load_i64(plan + p.ROWS)
     stride, inner = load_i64(plan + p.MLP_STRIDE), load_i64(plan + p.INNER)
@@ -172,16 +172,17 @@ def gated_mlp(plan, layer, thread, table):
     columns = stride // F4
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     blocks = load_i64(up_matrix + p.BLOCKS)
+    most = blocks
     if rows > p.FEW_ROWS:
-        stride = BLOCK
+        most = load_i64(plan + p.MLP_SHARE) // (rows * BLOCK)
+        stride = most * BLOCK
         mlp += thread * load_i64(plan + p.MLP_SHARE)
         up += thread * load_i64(plan + p.MLP_SHARE)
     first, end = first_share(control, thread, threads, blocks)
     while first < end:
-        at_once = end - first if rows <= p.FEW_ROWS else 1
-        for block in range(first, end, at_once):
+        for block in range(first, end, most):
             skip = 0 if rows <= p.FEW_ROWS else block * BLOCK  # where the first of all blocks would be
-            stop = min(block + at_once, end)
+            stop = min(block + most, end)
             if gated != 0:
                 project_blocks(plan, thread, gate_matrix, table, mlp - skip, stride, rows, block, stop, 0)
                 project_blocks(plan, thread, up_matrix, table, up - skip, stride, rows, block, stop, 0)

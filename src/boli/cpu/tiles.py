@@ -25,7 +25,16 @@ from boli.cpu import simd
 from boli.cpu.dots import emit_dot, emit_dot_bf16
 from boli.cpu.layouts import LANES, VECTORS, IntLayout
 from boli.cpu.simd import F32, F32X16, I8X16, I32, I32X16, I64, Builder, Value
-from boli.cpu.sizes import F4, MINUS_HALF_SUMS, MINUS_SUM, RECORD, SCALE, SCALED_HALF_SUMS, SCALED_SUM
+from boli.cpu.sizes import (
+    F4,
+    LARGEST_TILE,
+    MINUS_HALF_SUMS,
+    MINUS_SUM,
+    RECORD,
+    SCALE,
+    SCALED_HALF_SUMS,
+    SCALED_SUM,
+)
 from boli.cpu.unpacking import Step
 
 VECTOR_BYTES = 64
@@ -191,8 +200,8 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 start = offset(b, ahead, b.mul(loop.index, ir.Constant(I64, layout.step_bytes)))
                 for line in range(0, layout.step_bytes, VECTOR_BYTES):
                     simd.emit_prefetch(b, offset(b, start, line))
-            step = Step(b, layout, weights, loop.index)
-            step.touch()
+            # A tile of few rows waits for memory, one of many computes.
+            step = Step(b, layout, weights, loop.index, in_order=rows < LARGEST_TILE)
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:

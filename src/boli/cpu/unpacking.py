@@ -21,10 +21,15 @@ class Step:
         layout: How the weights lie.
         block: Address of the block.
         index: Which step of the block.
+        in_order: Whether lines are read in the order in which they lie, as a stream out of memory should
+            be; it leaves LLVM less freedom.
     """
 
-    def __init__(self, b: Builder, layout: IntLayout, block: Value, index: Value) -> None:
+    def __init__(
+        self, b: Builder, layout: IntLayout, block: Value, index: Value, *, in_order: bool = False
+    ) -> None:
         self._b, self._layout = b, layout
+        self._load = simd.emit_load_in_order if in_order else simd.emit_load
         self._at = b.add(block, b.mul(index, ir.Constant(I64, layout.step_bytes)))
         self._factors: list[list[Value]] = []
         if layout.has_factor:
@@ -36,16 +41,11 @@ class Step:
             for column in range(layout.columns):
                 places = [2 * (column * ROWS_PER_BLOCK + n * LANES) for n in range(VECTORS)]
                 self._factors.append([simd.emit_load_f16(b, self._from(start, place)) for place in places])
-
-    def touch(self) -> None:
-        """Reads something of each line of the step, in order, if the step itself is read in another one.
-
-        Quants and planes lie apart and are read in turns: three streams to the processor, which then
-        fetches less ahead than of one.
-        """
-        if self._layout.planes:
-            for line in range(0, self._layout.step_bytes, LINE):
-                simd.emit_load_in_order(self._b, self._from(self._at, line), I64, 1)
+        if in_order and layout.planes:
+            # Quants and planes lie apart and are read in turns: three streams to the processor, which then
+            # fetches less ahead than of one. So something of each line is read first.
+            for line in range(0, layout.step_bytes, LINE):
+                self._load(b, self._from(self._at, line), I64, 1)
 
     def quads(self, part: int) -> Iterator[tuple[int, int, Value]]:
         """A group's quants: index of the four inputs, vector of outputs, 64 unsigned bytes."""
@@ -55,7 +55,7 @@ class Step:
         lines = QUADS // per_byte // layout.parts
         for row in range(part * lines, (part + 1) * lines):
             for n in range(VECTORS):
-                raw = simd.emit_load_in_order(b, self._from(self._at, (row * VECTORS + n) * LINE), I8X64, 1)
+                raw = self._load(b, self._from(self._at, (row * VECTORS + n) * LINE), I8X64, 1)
                 for field in range(per_byte):
                     quad = row * per_byte + field
                     value = raw
