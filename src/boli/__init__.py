@@ -47,11 +47,13 @@ if TYPE_CHECKING:
     from boli.blueprint.weights import Blueprint
     from boli.engine.conversation import Conversation
     from boli.engine.ledger import Ledger
-    from boli.engine.llm import LLM, load
+    from boli.engine.llm import LLM
+    from boli.engine.loading import load
     from boli.engine.output import Chunk, Completion, Timings
     from boli.engine.params import SamplingParams
     from boli.engine.sampling import Sampled
     from boli.engine.stream import Stream
+    from boli.trace import Trace
     from boli.weigh import weigh
 
 __version__ = "0.1.0"
@@ -84,6 +86,7 @@ __all__ = [  # noqa: RUF022  # alphabetical, whatever the case; a test keeps it 
     "TemplateError",
     "TextError",
     "Timings",
+    "Trace",
     "UnsafeFile",
     "UnsupportedModel",
     "UsageError",
@@ -102,7 +105,8 @@ _HOMES = {
     "SamplingParams": "boli.engine.params",
     "Stream": "boli.engine.stream",
     "Timings": "boli.engine.output",
-    "load": "boli.engine.llm",
+    "Trace": "boli.trace",
+    "load": "boli.engine.loading",
     "weigh": "boli.weigh",
 }
 

@@ -3,7 +3,8 @@
     BoliError
     ├── UsageError               what was asked for makes no sense            exit code 2
     │   ├── SamplingError        a sampling setting is out of range or contradicts another
-    │   └── PromptError          an empty prompt, text that is not UTF-8, an id outside the vocabulary
+    │   ├── PromptError          an empty prompt, text that is not UTF-8, an id outside the vocabulary
+    │   └── GrammarError         a schema, regular expression or grammar is wrong, too large or a dead end
     ├── ModelNotFound            no such model, file or folder; names the nearest known one
     ├── SourceError              a model could not be fetched
     │   ├── NetworkError         no connection, a time-out, a refusal by the server
@@ -80,6 +81,12 @@ class PromptError(UsageError):
     """The prompt is empty, not UTF-8, or holds an id outside the vocabulary."""
 
     code = "prompt"
+
+
+class GrammarError(UsageError):
+    """A schema, a regular expression or a grammar is wrong or too large, or cannot be followed."""
+
+    code = "grammar"
 
 
 class ModelNotFound(BoliError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from boli.engine import engine as engine_module
 from boli.engine.batch import Batch, Float32
+from boli.engine.pages import PageTable
 from boli.engine.request import Request
 from boli.engine.sampling import Sampled, SamplingParams
 from boli.errors import NumericError
@@ -81,6 +83,49 @@ def test_an_exception_in_the_runner_ends_the_requests_of_that_step_and_no_others
     assert third.state == "waiting"
     run_all(engine)
     assert output(third) == expected_tokens([2], GREEDY)
+    assert engine.scheduler.pool.used == 0
+
+
+def test_a_request_that_the_runner_cannot_compute_ends_alone() -> None:
+    def hook(batch: Batch, logits: Float32) -> None:
+        if 96 in batch.token_ids:
+            raise RuntimeError("not this one")
+
+    engine = make_engine(hook=hook)
+    prompts = [[index, 1, 2] for index in range(7)]
+    neighbours = [engine.submit(prompt, GREEDY) for prompt in prompts]
+    bad = engine.submit([5, 96], GREEDY)
+    run_all(engine)
+    assert (bad.finish_reason, str(bad.error)) == ("error", "not this one")
+    for prompt, request in zip(prompts, neighbours, strict=True):
+        expected = expected_tokens(prompt, GREEDY)
+        if 96 not in expected:
+            assert (request.finish_reason, output(request)) == ("length", expected)
+    assert engine.scheduler.pool.used == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_a_request_that_breaks_the_books_ends_alone_and_the_others_start_again(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    engine = make_engine(max_sequences=3)
+    neighbours = [engine.submit([index, 1], GREEDY) for index in range(4)]
+    for _ in range(steps):
+        engine.step()
+    bad = engine.submit([50], GREEDY, salt=b"bad")
+    neighbours += [engine.submit([index, 1], GREEDY) for index in range(4, 6)]
+    original = engine.scheduler.tree.adopt
+
+    def adopt(table: PageTable, tokens: Sequence[int], salt: object) -> int:
+        if salt == b"bad":
+            raise RuntimeError("the tree broke")
+        return original(table, tokens, salt)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.scheduler.tree, "adopt", adopt)
+    run_all(engine)
+    assert (bad.finish_reason, str(bad.error)) == ("error", "the tree broke")
+    for index, request in enumerate(neighbours):
+        assert output(request) == expected_tokens([index, 1], GREEDY)
     assert engine.scheduler.pool.used == 0
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from boli.engine.batch import Batch, Float32
-from boli.engine.llm import LLM, load
+from boli.engine.llm import LLM
+from boli.engine.loading import load
 from boli.engine.output import Timings
 from boli.engine.sampling import SamplingParams
 from boli.errors import (

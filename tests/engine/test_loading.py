@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from boli.engine.ledger import Ledger
-from boli.engine.llm import KvCacheType, load
+from boli.engine.llm import KvCacheType
+from boli.engine.loading import load
 from boli.errors import UsageError
 from boli.weigh.receipt import receipt
 from engine.toy_llm import write_tokenizer

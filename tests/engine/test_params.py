@@ -29,6 +29,13 @@ from boli.errors import SamplingError
         ("stop", ("",)), ("stop", ("x" * 257,)), ("stop", ("x",) * 17), ("stop", (1,)), ("stop", 7),
         ("stop", None), ("stop", b"x"),
         ("ignore_eos", 1), ("ignore_eos", "yes"),
+        ("logit_bias", 1), ("logit_bias", None), ("logit_bias", "1"), ("logit_bias", ["a"]),
+        ("logit_bias", [(1, 2, 3)]), ("logit_bias", {-1: 1.0}), ("logit_bias", {1.0: 1.0}),
+        ("logit_bias", {True: 1.0}), ("logit_bias", {"x": 1.0}), ("logit_bias", {"-1": 1.0}),
+        ("logit_bias", {"١": 1.0}), ("logit_bias", {"9" * 11: 1.0}), ("logit_bias", {1: 100.1}),
+        ("logit_bias", {1: -101}), ("logit_bias", {1: math.nan}), ("logit_bias", {1: True}),
+        ("logit_bias", {1: "2"}), ("logit_bias", {1: 10**400}), ("logit_bias", {1: 1.0, "1": 2.0}),
+        ("logit_bias", dict.fromkeys(range(1025), 1.0)),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(name: str, value: object) -> None:
@@ -46,12 +53,21 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: object) -> None:
         ("presence_penalty", -2.0), ("presence_penalty", 2.0), ("frequency_penalty", 2.0),
         ("seed", 0), ("seed", 2**64 - 1), ("seed", None), ("logprobs", 0),
         ("logprobs", 20), ("stop", ()), ("stop", ("x" * 256,) * 16), ("ignore_eos", True),
+        ("logit_bias", ()), ("logit_bias", tuple((i, 1.0) for i in range(1024))),
+        ("logit_bias", ((0, -100.0), (5, 100.0))),
     ],
 )  # fmt: skip
 def test_the_edges_of_the_ranges_are_taken(name: str, value: object) -> None:
     temperature = {"temperature": 1.0} if name in ("top_p", "min_p") else {}
     settings: dict[str, Any] = temperature | {name: value}
     assert getattr(SamplingParams(**settings), name) == value
+
+
+def test_a_bias_is_kept_in_order_whatever_form_it_came_in() -> None:
+    params = SamplingParams.from_options({"logit_bias": {"7": 1, 3: -2.5, "0": np.float32(0.5)}})
+    assert params.logit_bias == ((0, 0.5), (3, -2.5), (7, 1.0))
+    assert {type(part) for pair in params.logit_bias for part in pair} == {int, float}
+    assert hash(params) == hash(SamplingParams(logit_bias=params.logit_bias))
 
 
 def test_values_become_plain_python() -> None:

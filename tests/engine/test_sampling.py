@@ -32,6 +32,8 @@ def some_logits(size: int = VOCAB, seed: int = 1) -> Float32:
 def exact(logits: Float32, params: SamplingParams) -> dict[int, float]:
     """The probabilities that the module's docstring promises, term by term in plain Python."""
     values = {token: float(value) for token, value in enumerate(logits)}
+    for token, bias in params.logit_bias:
+        values[token] += bias
     for token in set(PROMPT) | set(OUTPUT):
         factor = params.repetition_penalty
         values[token] = values[token] / factor if values[token] > 0 else values[token] * factor
@@ -96,9 +98,11 @@ COMBINATIONS: list[dict[str, Any]] = [
     {"temperature": 0.8, "top_k": 20, "top_p": 0.9},
     {"temperature": 1.3, "top_k": 30, "min_p": 0.05},
     {"temperature": 1.3, "top_p": 0.95, "min_p": 0.02},
+    {"temperature": 1.0, "logit_bias": {3: 1.5, 12: -2.0, 59: 2.5}},
     {
         "temperature": 0.9, "top_k": 25, "top_p": 0.97, "min_p": 0.01,
         "repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": 0.5,
+        "logit_bias": {7: 1.0, 20: -0.7, 30: 4.0},
     },
 ]  # fmt: skip
 

@@ -60,19 +60,26 @@ class ToyRunner:
         self._cache: Int64 = garbage.reshape(num_pages, page_size).astype(np.int64)
 
     def forward(self, batch: Batch) -> Float32:
+        logits = self._run(batch, self.blueprint.config.vocab_size)
+        if self.hook is not None:
+            self.hook(batch, logits)
+        return logits
+
+    def hidden(self, batch: Batch) -> Float32:
+        return self._run(batch, self.blueprint.config.hidden_size)
+
+    def _run(self, batch: Batch, width: int) -> Float32:
         check_batch(batch, self)
         self.rows.append(len(batch.token_ids))
         pages = batch.page_tables[batch.sequence_of_row, batch.positions // self.page_size]
         self._cache[pages, batch.positions % self.page_size] = entry(batch.token_ids, batch.positions)
-        logits = np.empty((len(batch.logits_rows), self.blueprint.config.vocab_size), np.float32)
+        outputs = np.empty((len(batch.logits_rows), width), np.float32)
         for index, row in enumerate(batch.logits_rows):
             past = np.arange(batch.positions[row] + 1)
             table = batch.page_tables[batch.sequence_of_row[row]]
             held = self._cache[table[past // self.page_size], past % self.page_size]
-            logits[index] = logits_of(held, logits.shape[1])
-        if self.hook is not None:
-            self.hook(batch, logits)
-        return logits
+            outputs[index] = logits_of(held, width)
+        return outputs
 
     def close(self) -> None:
         self.closed = True

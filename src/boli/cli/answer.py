@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from boli.cli.table import Column, print_table
 from boli.cli.terminal import is_terminal, note, quoted, visible
+from boli.errors import StorageError
 
 if TYPE_CHECKING:
     from boli.engine.llm import LLM
@@ -31,6 +32,16 @@ def write_answer(stream: Stream) -> None:
     finally:
         sys.stdout.write("\n")
         sys.stdout.flush()
+
+
+def keep(completion: Completion) -> None:
+    """Keeps a run for `boli trace --last`; that it cannot be kept is said, and no reason to fail."""
+    from boli.engine.record import keep_last  # noqa: PLC0415
+
+    try:
+        keep_last(completion.record)
+    except StorageError as error:
+        note(f"the run is not kept for boli trace --last: {error.message} ({error.cause})", "dim")
 
 
 def document(llm: LLM, completion: Completion, *, sampled: bool) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boli.cli import arguments
-from boli.cli.answer import document, print_summary, write_answer
+from boli.cli.answer import document, keep, print_summary, write_answer
 from boli.cli.progress import TerminalProgress
 from boli.cli.terminal import print_json
 from boli.errors import UsageError
@@ -94,7 +94,7 @@ def chat(
         }
     )
     from boli.cli.chat_session import ChatSession  # noqa: PLC0415
-    from boli.engine.llm import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
+    from boli.engine.loading import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
 
     with (
         TerminalProgress() as progress,
@@ -120,6 +120,7 @@ def chat(
         completion = stream.completion
         if completion.error is not None:
             raise completion.error
+        keep(completion)
         if json:
             messages = [dict(message) for message in conversation.messages]
             print_json(document(llm, completion, sampled=temperature > 0) | {"messages": messages})

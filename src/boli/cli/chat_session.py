@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boli.cli.answer import print_summary, write_answer
+from boli.cli.answer import keep, print_summary, write_answer
 from boli.cli.arguments import STDIN_LIMIT, decode
 from boli.cli.report import nearest, show
 from boli.cli.terminal import note, quoted
@@ -126,6 +126,7 @@ class ChatSession:
                 raise
             note("stopped; what has been said stays", "dim")
         else:
+            keep(stream.completion)
             print_summary(stream.completion, sampled=False, loaded=False)
 
     def _undo(self, _rest: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boli.cli import arguments
-from boli.cli.answer import document, print_logprobs, print_summary, write_answer
+from boli.cli.answer import document, keep, print_logprobs, print_summary, write_answer
 from boli.cli.progress import TerminalProgress
 from boli.cli.receipt import print_receipt, receipt_of, save_receipt
 from boli.cli.terminal import is_terminal, print_json, styled, visible
@@ -81,7 +81,7 @@ def generate(
             "logprobs": logprobs,
         }
     )
-    from boli.engine.llm import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
+    from boli.engine.loading import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
 
     with (
         TerminalProgress() as progress,
@@ -97,6 +97,7 @@ def generate(
     ):
         if json:
             completion = llm.generate(text, **options)
+            keep(completion)
             answer = document(llm, completion, sampled=temperature > 0)
             if receipt or receipt_svg is not None:
                 account = receipt_of(llm, completion)
@@ -109,6 +110,7 @@ def generate(
             if prompt != "-":
                 _echo(text)
             write_answer(stream)
+        keep(stream.completion)
         if stream.completion.logprobs is not None:
             print_logprobs(llm.tokenizer, stream.completion.logprobs)
         print_summary(stream.completion, sampled=temperature > 0, loaded=True)

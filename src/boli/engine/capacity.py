@@ -57,6 +57,60 @@ def choose_context(
     return min(most, DEFAULT_CONTEXT, pages * page_size)
 
 
+def choose_cache(
+    config: Config,
+    requested: int | None,
+    kv_cache_bytes: int | None,
+    *,
+    page_size: int,
+    page_bytes: int,
+    max_sequences: int,
+    available: int,
+) -> tuple[int, int]:
+    """The context, and the pages of the KV cache.
+
+    Args:
+        config: The model.
+        requested: As for `choose_context`; where only `kv_cache_bytes` is given, what fits into that.
+        kv_cache_bytes: What the cache may take, or None for `pages_for` the context.
+        page_size: Positions in a page.
+        page_bytes: Bytes of a page.
+        max_sequences: The most requests that run at once.
+        available: Bytes of memory that are free.
+
+    Raises:
+        UsageError, OutOfMemory: As `choose_context`; or so many bytes do not hold the context.
+    """
+    if kv_cache_bytes is None:
+        context = choose_context(
+            config,
+            requested,
+            page_size=page_size,
+            page_bytes=page_bytes,
+            max_sequences=max_sequences,
+            available=available,
+        )
+        return context, pages_for(context, page_size=page_size, max_sequences=max_sequences)
+    pages = kv_cache_bytes // page_bytes
+    wished = requested or min(config.max_position_embeddings, DEFAULT_CONTEXT, max(1, pages) * page_size)
+    context = choose_context(
+        config,
+        wished,
+        page_size=page_size,
+        page_bytes=page_bytes,
+        max_sequences=max_sequences,
+        available=available,
+    )
+    needed = -(-context // page_size)
+    if pages < needed:
+        raise UsageError(
+            f"{kv_cache_bytes:,} bytes of KV cache do not hold a context of {context:,} tokens",
+            cause=f"it takes {needed} pages of {page_size} tokens, {page_bytes:,} bytes each",
+            remedy=f"allow {needed * page_bytes:,} bytes, or choose a smaller context",
+        )
+    return context, pages
+
+
 def pages_for(context: int, *, page_size: int, max_sequences: int) -> int:
     """Pages for one full context and, at most as many again, for short requests beside it.
 

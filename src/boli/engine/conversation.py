@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from boli.engine.prompts import check_not_empty
 from boli.engine.sampling import SamplingOptions, SamplingParams
 from boli.engine.stream import Stream
-from boli.errors import StorageError
+from boli.engine.whole_file import write_whole
 
 if TYPE_CHECKING:
     from boli.engine.llm import LLM
@@ -57,8 +55,10 @@ class Conversation:
         params = SamplingParams.from_options(sampling)
         check_not_empty(text)
         question = {"role": "user", "content": text}
-        prompt_ids = self._llm.render([*self.messages, question])
-        self._open = self._llm._start(prompt_ids, params, on_end=lambda stream: self._ended(stream, question))
+        said = [*self.messages, question]
+        self._open = self._llm._start(
+            self._llm.render(said), params, messages=said, on_end=lambda stream: self._ended(stream, question)
+        )
         self.messages.append(question)
         return self._open
 
@@ -90,27 +90,8 @@ class Conversation:
         Raises:
             StorageError: It could not be written.
         """
-        path = Path(path)
         document = {"model": self._llm.name, "messages": self.messages}
-        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as file:
-                try:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-        except OSError as error:
-            raise StorageError(
-                f"the conversation could not be written to {path}",
-                cause=error.strerror or str(error),
-                remedy="choose a folder that exists and may be written to",
-            ) from error
+        write_whole(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n", "the conversation")
 
     def close(self) -> None:
         """Ends an open answer. May be called twice."""

@@ -6,16 +6,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
+from boli.engine.atomic import Books
 from boli.engine.batch import Float32, Runner
 from boli.engine.capacity import MAX_SEQUENCES
+from boli.engine.constraint import Constraint
 from boli.engine.prefix import Salt
 from boli.engine.request import FinishReason, Listener, Request
-from boli.engine.sampling import SamplingParams
+from boli.engine.sampling import SamplingParams, with_logprobs
 from boli.engine.scheduler import Scheduler, Work, batch_of
 from boli.engine.speculation import Speculation
-from boli.errors import ContextLengthExceeded, PromptError, UsageError
+from boli.errors import ContextLengthExceeded, PromptError, SamplingError, UsageError
 
 # Of a step that also serves answers. With many rows a step's time grows with their number, so that a
 # quarter of what a step can hold (512) makes a stream wait a quarter as long for its next token; and
@@ -29,8 +30,8 @@ class Engine:
     Safe to use from many threads: one lock, held for one step at a time. Whoever wants progress calls
     `step`; each step serves all requests, so it does not matter who calls.
 
-    What goes wrong in one request ends that request only. An exception out of the runner ends the
-    requests of that step. A step that is interrupted (Ctrl-C) while the runner works has not happened;
+    What goes wrong in one request ends that request only: a step that the runner cannot do is done again,
+    each request by itself. A step that is interrupted (Ctrl-C) while the runner works has not happened;
     interrupted in the books, all requests end as `aborted`. The engine stays usable in each case.
 
     Args:
@@ -66,7 +67,8 @@ class Engine:
         self._draft_rows = min(max(max_sequences, MAX_SEQUENCES), runner.max_rows)
         self._lock = threading.RLock()
         self._stepping = False
-        self._books = _Books(self._reset)
+        self._contained = False
+        self._books = Books(self._reset, self.scheduler.settled)
         self._later: deque[Callable[[], None]] = deque()
         self._unfinished: dict[Request, None] = {}
         self._closed = False
@@ -78,6 +80,8 @@ class Engine:
         *,
         listener: Listener | None = None,
         salt: Salt = None,
+        constraint: Constraint | None = None,
+        prompt_logprobs: int | None = None,
     ) -> Request:
         """Puts a request into the queue.
 
@@ -86,13 +90,23 @@ class Engine:
             params: How to sample.
             listener: Called with each new token, inside the step; returning True ends the request.
             salt: What others have computed is used again only if they have the same.
+            constraint: What the answer must be; requests may share one.
+            prompt_logprobs: If given, the prompt's tokens are scored too, and this many likely others each.
 
         Raises:
             PromptError: The prompt is empty or holds an id that is not in the vocabulary.
+            SamplingError: A bias is for an id that is not in the vocabulary.
             ContextLengthExceeded: It leaves no room for an answer.
             UsageError: The engine is closed.
         """
         self.check(prompt_ids)
+        if params.logit_bias and (high := params.logit_bias[-1][0]) >= self.vocab_size:
+            raise SamplingError(
+                f"logit_bias names token {high}, which is not in the vocabulary",
+                cause=f"ids go from 0 to {self.vocab_size - 1}",
+            )
+        if constraint is not None and constraint.vocab_size != self.vocab_size:
+            raise ValueError(f"a constraint of {constraint.vocab_size} tokens for {self.vocab_size}")
         request = Request(
             prompt_ids,
             params,
@@ -101,6 +115,8 @@ class Engine:
             listener=listener,
             salt=salt,
             guesses=None if self.speculation is None else self.speculation.begin(prompt_ids),
+            constraint=constraint,
+            prompt_logprobs=prompt_logprobs,
         )
         with self._lock:
             if self._closed:
@@ -141,9 +157,13 @@ class Engine:
         """
         with self._lock:
             self._settle()
-            self._stepping = True
+            self._stepping, self._contained = True, False
             try:
                 return self._step()
+            except Exception:
+                if not self._contained:  # else the request that it happened in has it
+                    raise
+                return True
             finally:
                 self._stepping = False
                 self._settle()
@@ -158,16 +178,29 @@ class Engine:
         start = time.perf_counter()
         try:
             logits = self.runner.forward(batch_of(works))
-        except Exception as error:  # whatever it is, it ends these requests only
-            with self._books:
-                for work in works:
-                    self._finish(work.request, "error", error)
+        except Exception as error:  # whatever it is, it ends the request that cannot be computed alone
+            self._one_by_one(works, error)
             return True
         with self._books:
             if self.speculation is not None:
                 self.speculation.observe(works, time.perf_counter() - start)
             self._publish(works, logits)
         return True
+
+    def _one_by_one(self, works: list[Work], error: Exception) -> None:
+        """Does the work of a step that failed, each request by itself: neighbours change no bits of it."""
+        if len(works) == 1:
+            with self._books:
+                self._finish(works[0].request, "error", error)
+            return
+        for work in works:
+            try:
+                logits = self.runner.forward(batch_of([work]))
+            except Exception as its_own:
+                self._one_by_one([work], its_own)
+            else:
+                with self._books:
+                    self._publish([work], logits)
 
     def abort(self, request: Request, *, wait: bool = True) -> None:
         """Ends a request, in any state, from any thread; nothing happens if it has ended.
@@ -193,10 +226,14 @@ class Engine:
         for work in works:
             request, reason = work.request, None
             start, end = end, end + work.outputs
-            request.computed += work.count
+            first, request.computed = request.computed, request.computed + work.count
             if end > start:
                 try:
-                    reason = self._advance(work, logits[start:end])
+                    if work.scored:
+                        _score(request, first, logits[start:end])
+                        start = end - 1
+                    if request.computed == len(request.tokens):
+                        reason = self._advance(work, logits[start:end])
                 except Exception as error:  # its neighbours go on
                     self._finish(request, "error", error)
                     continue
@@ -217,7 +254,8 @@ class Engine:
             token = request.sampler.sample(row, len(request.output))
             request.append(token)
             accepted += token.id == guess
-            if request.listener is not None and request.listener(token):
+            heard = request.listener is not None and request.listener(token)
+            if heard or request.sampler.finished:
                 reason = "stop"
             elif len(request.tokens) >= request.limit:
                 reason = "length"
@@ -247,27 +285,29 @@ class Engine:
                     self._later.popleft()()
 
     def _reset(self, error: BaseException | None) -> None:
-        """Ends all requests and forgets pages and measurements: the way back from books left half-written."""
+        """Forgets pages and measurements: the way back from books left half-written.
+
+        If it is known in whose work an error was raised, that request ends, and the others are computed
+        again from their first token on; if not, all end.
+        """
         failure = error if isinstance(error, Exception) else None
+        culprit, self.scheduler.at = self.scheduler.at, None
         self.scheduler.reset()
         if self.speculation is not None:
             self.speculation.forget()
-        for request in self._unfinished:
-            request.end("aborted" if failure is None else "error", failure)
-        self._unfinished.clear()
+        self._contained = contained = failure is not None and culprit in self._unfinished
+        for request in list(self._unfinished):
+            if contained and request is not culprit:
+                self.scheduler.restart(request)
+            else:
+                del self._unfinished[request]
+                request.end("aborted" if failure is None else "error", failure)
 
 
-class _Books:
-    """Guards a change of the books: if it does not come to its end, `undo` is called."""
-
-    def __init__(self, undo: Callable[[BaseException], None]) -> None:
-        self._undo = undo
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._undo(error)
+def _score(request: Request, first: int, logits: Float32) -> None:
+    """Scores the prompt's tokens that follow the rows of a step, which begins at position `first`."""
+    known, count = len(request.prompt_scores), request.prompt_logprobs or 0
+    # What was computed twice, after a preemption, is not scored twice.
+    for position in range(max(first, known), min(first + len(logits), request.prompt_length - 1)):
+        token = request.tokens[position + 1]
+        request.prompt_scores.append(with_logprobs(logits[position - first], token, count))

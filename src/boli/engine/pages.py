@@ -28,6 +28,9 @@ class PagePool:
     Args:
         num_pages: How many there are; they are numbered from 0.
         evicted: Told which cached page is handed out anew.
+
+    Attributes:
+        epoch: Another object after each `reset`: tables from before hold nothing.
     """
 
     def __init__(self, num_pages: int, evicted: Callable[[int], None]) -> None:
@@ -37,6 +40,7 @@ class PagePool:
 
     def reset(self) -> None:
         """Makes all pages free."""
+        self.epoch = object()
         self._holders = [0] * self.num_pages
         self._free = list(range(self.num_pages - 1, -1, -1))
         self._kept: set[int] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import TypedDict
@@ -15,6 +15,8 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
 MAX_LOGPROBS = 20
 MAX_SEED = 2**64 - 1
+MAX_BIASES = 1024
+MAX_BIAS = 100.0
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -32,6 +34,7 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Iterable[str]
     logprobs: int | None
     ignore_eos: bool
+    logit_bias: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,9 @@ class SamplingParams:
         logprobs: None for none; otherwise the log-probability of each token and of this many of the
             most likely ones, 0 to 20.
         ignore_eos: Go on after an end-of-generation token.
+        logit_bias: What is added to the logits of tokens, by id; up to 1,024 entries in [-100, 100]. A
+            mapping, its ids perhaps written as strings, is kept as pairs in order of id. -100 all but
+            bans a token, 100 all but forces it.
 
     Raises:
         SamplingError: A value has the wrong type, is out of range, or contradicts another.
@@ -75,6 +81,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         self._integer("max_tokens", low=1)
@@ -90,6 +97,7 @@ class SamplingParams:
         if not isinstance(self.ignore_eos, bool):
             raise SamplingError(f"ignore_eos must be true or false, not {self.ignore_eos!r}")
         object.__setattr__(self, "stop", _stops(self.stop))
+        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         self._refuse_idle_filters()
 
     @classmethod
@@ -125,10 +133,7 @@ class SamplingParams:
         value = getattr(self, name)
         if isinstance(value, bool) or not isinstance(value, Real):
             raise SamplingError(f"{name} must be a number, not {value!r}")
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
+        number = _float(value)
         if not math.isfinite(number) or number < low or number > high or (above and number == low):
             reach = f"above {low:g}" if above else f"at least {low:g}"
             reach += "" if high == math.inf else f" and at most {high:g}"
@@ -157,6 +162,13 @@ class SamplingParams:
             )
 
 
+def _float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def _stops(stop: object) -> tuple[str, ...]:
     if isinstance(stop, str):
         stop = (stop,)
@@ -174,3 +186,28 @@ def _stops(stop: object) -> tuple[str, ...]:
                 cause="the empty string is found everywhere" if not text else "",
             )
     return stops
+
+
+def _biases(given: object) -> tuple[tuple[int, float], ...]:
+    pairs = given.items() if isinstance(given, Mapping) else given
+    if isinstance(pairs, str) or not isinstance(pairs, Sized) or not isinstance(pairs, Iterable):
+        raise SamplingError(f"logit_bias must map token ids to numbers, not {given!r}")
+    if len(pairs) > MAX_BIASES:
+        raise SamplingError(f"logit_bias may have at most {MAX_BIASES:,} entries, not {len(pairs):,}")
+    biases: dict[int, float] = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise SamplingError(f"logit_bias must map token ids to numbers, not hold {pair!r}")
+        token, bias = pair
+        if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
+            token = int(token)  # JSON has no other keys
+        if isinstance(token, bool) or not isinstance(token, Integral) or token < 0:
+            raise SamplingError(f"logit_bias is by token id, a whole number from 0, not {token!r}")
+        if isinstance(bias, bool) or not isinstance(bias, Real) or not abs(_float(bias)) <= MAX_BIAS:
+            raise SamplingError(
+                f"logit_bias of token {token} must be a number between -100 and 100, not {bias!r}"
+            )
+        if int(token) in biases:
+            raise SamplingError(f"logit_bias names token {token} twice")
+        biases[int(token)] = float(bias)
+    return tuple(sorted(biases.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias
 
@@ -16,6 +16,11 @@ def is_batch(prompts: object) -> bool:
     if isinstance(prompts, (str, bytes, bytearray)) or not isinstance(prompts, Sequence):
         return False
     return bool(prompts) and hasattr(prompts[0], "__len__")
+
+
+def is_conversation(prompt: object) -> bool:
+    """Whether this is a list of messages."""
+    return is_batch(prompt) and all(isinstance(each, Mapping) for each in prompt)  # type: ignore[attr-defined]
 
 
 def check_not_empty(text: str) -> None:

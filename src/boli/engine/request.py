@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from boli.engine.constraint import Constraint
 from boli.engine.pages import PageTable
 from boli.engine.prefix import Salt
 from boli.engine.sampling import Sampled, Sampler, SamplingParams
+from boli.engine.waits import Waits
 
 if TYPE_CHECKING:
     from boli.engine.speculation import Guesses
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 State = Literal["waiting", "running", "finished"]
 
 # Why a request ended:
-#   stop     the listener asked for it: an end token or a stop string
+#   stop     the listener asked for it: an end token or a stop string; or a constraint is fulfilled
 #   length   max_tokens, or the end of the context
 #   aborted  the caller lost interest
 #   error    `Request.error` says what
@@ -37,6 +39,9 @@ class Request:
         salt: Pages are only shared with requests of the same salt.
         reused: How many prompt tokens came from the prefix tree when it first ran.
         preemptions: How often it had to give its pages back.
+        waits: Why it waited, and for how long.
+        prompt_logprobs: If the prompt's own tokens are to be scored, with how many likely others each.
+        prompt_scores: Those scores from the second token on, as far as they are computed.
         output: What was sampled, in order.
         guesses: What it guesses its next tokens with, if it does.
         listener: Called with each sampled token, inside the step; True ends the request.
@@ -55,12 +60,14 @@ class Request:
         listener: Listener | None = None,
         salt: Salt = None,
         guesses: Guesses | None = None,
+        constraint: Constraint | None = None,
+        prompt_logprobs: int | None = None,
     ) -> None:
         self.tokens = list(prompt_ids)
         self.prompt_length = len(self.tokens)
         self.limit = limit
         self.table = table
-        self.sampler = Sampler(params, self.tokens)
+        self.sampler = Sampler(params, self.tokens, constraint)
         self.listener = listener
         self.salt = salt
         self.guesses = guesses
@@ -70,6 +77,9 @@ class Request:
         self.computed = 0
         self.reused = 0
         self.preemptions = 0
+        self.waits = Waits()
+        self.prompt_logprobs = prompt_logprobs
+        self.prompt_scores: list[Sampled] = []
         self.output: list[Sampled] = []
         self.started = 0.0
         self.first_token = 0.0
@@ -84,6 +94,11 @@ class Request:
     def pending(self) -> int:
         """How many tokens wait to be computed; 1 while it decodes."""
         return len(self.tokens) - self.computed
+
+    @property
+    def scoring(self) -> bool:
+        """Whether there are tokens of the prompt that still want a score."""
+        return self.prompt_logprobs is not None and len(self.prompt_scores) < self.prompt_length - 1
 
     def append(self, sampled: Sampled) -> None:
         """Adds a generated token."""

@@ -2,14 +2,16 @@
 
 The order is fixed, and it is the one that users of Hugging Face and vLLM expect:
 
-1. repetition penalty   tokens of the prompt and the output: logit / r if positive, logit * r if not
-2. frequency, presence  tokens of the output only: logit - count * frequency - presence
-3. temperature          logits / T; T = 0 ends here with the largest logit (greedy)
-4. top-k                the k largest
-5. top-p                softmax over what is left; the smallest set of most likely tokens that
+1. bias                 logit + logit_bias of the token, as given by the user
+2. repetition penalty   tokens of the prompt and the output: logit / r if positive, logit * r if not
+3. frequency, presence  tokens of the output only: logit - count * frequency - presence
+4. constraint           what a grammar forbids here is out: its logit is -infinity from now on
+5. temperature          logits / T; T = 0 ends here with the largest logit (greedy)
+6. top-k                the k largest
+7. top-p                softmax over what is left; the smallest set of most likely tokens that
                         reaches p
-6. min-p                what is at least min_p times as likely as the most likely token
-7. draw                 softmax over what is left; one uniform number of `boli.engine.random`,
+8. min-p                what is at least min_p times as likely as the most likely token
+9. draw                 softmax over what is left; one uniform number of `boli.engine.random`,
                         which depends on the request's seed and the token's position in the output
 
 Ties go to the lower id, everywhere. Weights and sums are float64; the logits stay float32.
@@ -25,19 +27,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from boli.engine.batch import Float32
+from boli.engine.constraint import Constraint
 from boli.engine.params import SamplingOptions, SamplingParams
+from boli.engine.penalties import Float64, Ids, Penalties
 from boli.engine.random import fresh_seed, uniform
-from boli.errors import NumericError
+from boli.errors import GrammarError, NumericError
 
-__all__ = ["Distribution", "Sampled", "Sampler", "SamplingOptions", "SamplingParams", "largest"]
+__all__ = [
+    "Distribution",
+    "Sampled",
+    "Sampler",
+    "SamplingOptions",
+    "SamplingParams",
+    "largest",
+    "with_logprobs",
+]
 
 _BLOCK = 64
-
-Ids = npt.NDArray[np.intp]
-Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,13 @@ class Sampled:
         id: The token.
         logprob: Its natural-log probability under the model; None if not asked for.
         top: The most likely tokens with theirs, most likely first; as many as were asked for.
+        logit: Its logit as the model gave it, before all settings, so that a replay can be held against it.
     """
 
     id: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    logit: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +95,25 @@ class Sampler:
     Args:
         params: What the user asked for.
         prompt_ids: The prompt, for the repetition penalty.
+        constraint: What the output must be; None for anything.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, params: SamplingParams, prompt_ids: Sequence[int] = (), constraint: Constraint | None = None
+    ) -> None:
         self.params = params
         self.seed = fresh_seed() if params.seed is None else params.seed
-        self._seen = _Counts(prompt_ids) if params.repetition_penalty != 1.0 else None
-        penalised = params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
-        self._generated = _Counts() if penalised else None
-        self._plain_greedy = params.temperature == 0.0 and self._seen is None and self._generated is None
+        self._penalties = Penalties(params, prompt_ids)
+        self._walk = None if constraint is None else constraint.begin()
+        self._plain_greedy = params.temperature == 0.0 and self._penalties.idle and constraint is None
+
+    @property
+    def finished(self) -> bool:
+        """Whether a constraint is fulfilled and lets nothing follow; always False without one."""
+        return self._walk is not None and self._walk.finished
 
     def sample(self, logits: Float32, position: int) -> Sampled:
-        """Chooses token number `position` of the output, and remembers it for the penalties.
+        """Chooses token number `position` of the output, and remembers it for those after it.
 
         Args:
             logits: float32 `[vocab_size]`; not changed.
@@ -104,30 +121,33 @@ class Sampler:
 
         Raises:
             NumericError: A logit is NaN or infinite.
+            GrammarError: The constraint allows no token, or cannot be followed any further.
         """
         best = _checked_argmax(logits)
         if self._plain_greedy:
             token = best
         elif self.params.temperature == 0.0:
-            token = int(self._penalised(logits).argmax())
+            token = int(self._left(logits).argmax())
         else:
             token = self.distribution(logits).pick(uniform(self.seed, position))
         self.accept(token)
         if self.params.logprobs is None:
-            return Sampled(token)
-        return _with_logprobs(logits, token, self.params.logprobs)
+            return Sampled(token, logit=float(logits[token]))
+        return with_logprobs(logits, token, self.params.logprobs)
 
     def accept(self, token: int) -> None:
-        """Counts a token of the output, for the penalties of later ones."""
-        if self._seen is not None:
-            self._seen.add(token)
-        if self._generated is not None:
-            self._generated.add(token)
+        """Takes a token of the output, for the penalties and the constraint of later ones."""
+        self._penalties.accept(token)
+        if self._walk is not None:
+            self._walk.accept(token)
 
     def distribution(self, logits: Float32) -> Distribution:
-        """What steps 1 to 6 leave of finite logits, float32 `[vocab_size]`; temperature above 0."""
+        """What steps 1 to 8 leave of finite logits, float32 `[vocab_size]`; temperature above 0.
+
+        What a constraint forbids has the weight 0.
+        """
         params = self.params
-        logits = self._penalised(logits)
+        logits = self._left(logits)
         ids: Ids | None = None
         if 0 < params.top_k < logits.size:
             ids = largest(logits, params.top_k)
@@ -145,21 +165,19 @@ class Sampler:
             ids, weights = (kept if ids is None else ids[kept]), weights[kept]
         return Distribution(ids, weights)
 
-    def _penalised(self, logits: Float32) -> Float32:
-        """Steps 1 and 2, on a copy if there is anything to do."""
-        if self._seen is None and self._generated is None:
+    def _left(self, logits: Float32) -> Float32:
+        """Steps 1 to 4; -infinity is what the constraint forbids."""
+        logits = self._penalties.apply(logits)
+        if self._walk is None:
             return logits
-        logits = logits.copy()
-        if self._seen is not None:
-            ids, penalty = self._seen.ids, self.params.repetition_penalty
-            values = logits[ids].astype(np.float64)
-            with np.errstate(over="ignore"):  # infinity is cut off by _put
-                _put(logits, ids, np.where(values > 0.0, values / penalty, values * penalty))
-        if self._generated is not None:
-            ids, counts = self._generated.ids, self._generated.counts
-            penalties = counts * self.params.frequency_penalty + self.params.presence_penalty
-            _put(logits, ids, logits[ids] - penalties)
-        return logits
+        allowed = self._walk.allowed()
+        if not allowed.any():
+            raise GrammarError(
+                "no token of the vocabulary continues the output as it must go on",
+                cause="the schema or grammar wants characters for which the model has no token",
+                remedy="allow other characters",
+            )
+        return np.where(allowed, logits, np.float32(-np.inf))
 
 
 def largest(values: Float32, count: int) -> Ids:
@@ -174,35 +192,6 @@ def largest(values: Float32, count: int) -> Ids:
             ids = np.flatnonzero(values >= np.partition(columns, place)[place])
     order: Ids = ids[np.argsort(-values[ids], kind="stable")][:count]
     return order
-
-
-class _Counts:
-    """How often each token occurred, as arrays that a penalty can index with."""
-
-    def __init__(self, ids: Sequence[int] = ()) -> None:
-        unique, counts = np.unique(np.asarray(ids, dtype=np.intp), return_counts=True)
-        self._size = unique.size
-        self._ids = np.concatenate((unique, np.zeros(16, np.intp)))
-        self._counts = np.concatenate((counts.astype(np.float64), np.zeros(16)))
-        self._slot_of = {int(token): slot for slot, token in enumerate(unique)}
-
-    def add(self, token: int) -> None:
-        slot = self._slot_of.setdefault(token, self._size)
-        if slot == self._size:
-            if slot == self._ids.size:
-                self._ids = np.concatenate((self._ids, np.zeros_like(self._ids)))
-                self._counts = np.concatenate((self._counts, np.zeros_like(self._counts)))
-            self._ids[slot] = token
-            self._size += 1
-        self._counts[slot] += 1.0
-
-    @property
-    def ids(self) -> Ids:
-        return self._ids[: self._size]
-
-    @property
-    def counts(self) -> Float64:
-        return self._counts[: self._size]
 
 
 def _weights(logits: Float32, temperature: float) -> Float64:
@@ -245,12 +234,6 @@ def _first_above(cumulated: Float64, number: float) -> int:
     return int(np.searchsorted(cumulated, cumulated[-1] * number, side="right"))
 
 
-def _put(logits: Float32, ids: Ids, values: Float64) -> None:
-    """Writes float64 values back, held inside the finite range of float32."""
-    limit = np.finfo(np.float32).max
-    logits[ids] = np.clip(values, -limit, limit)
-
-
 def _checked_argmax(logits: Float32) -> int:
     """The index of the largest logit, the lowest of equals.
 
@@ -268,7 +251,8 @@ def _checked_argmax(logits: Float32) -> int:
     return best
 
 
-def _with_logprobs(logits: Float32, token: int, count: int) -> Sampled:
+def with_logprobs(logits: Float32, token: int, count: int) -> Sampled:
+    """A token with its log-probability under the model, and the `count` likeliest with theirs."""
     # log softmax(x)[i] = (x[i] - max) - log sum exp(x - max)
     highest, norm = float(logits.max()), math.log(_weights(logits, 1.0).sum())
 
@@ -276,4 +260,5 @@ def _with_logprobs(logits: Float32, token: int, count: int) -> Sampled:
         return float(logits[index]) - highest - norm
 
     likely = largest(logits, count).tolist() if count else []
-    return Sampled(token, logprob(token), tuple((index, logprob(index)) for index in likely))
+    top = tuple((index, logprob(index)) for index in likely)
+    return Sampled(token, logprob(token), top, float(logits[token]))

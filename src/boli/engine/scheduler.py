@@ -21,6 +21,9 @@ from boli.engine.pages import PageTable
 from boli.engine.prefix import PrefixTree
 from boli.engine.request import FinishReason, Request
 
+# Of a step, with all requests together: each takes a row of logits, a megabyte where the vocabulary is large.
+SCORED_ROWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -30,11 +33,13 @@ class Work:
         request: Whose work it is.
         count: How many of its tokens, from the first on that is not computed.
         draft: Guesses of the tokens that follow its last one; none unless that is among them.
+        scored: Whether the logits of all of them are wanted, as the prompt's tokens want scores.
     """
 
     request: Request
     count: int
     draft: tuple[int, ...] = ()
+    scored: bool = False
 
     @property
     def completes(self) -> bool:
@@ -49,6 +54,8 @@ class Work:
     @property
     def outputs(self) -> int:
         """How many rows' logits are wanted: the last token's, and those of the guesses behind it."""
+        if self.scored:
+            return self.rows
         return 1 + len(self.draft) if self.completes else 0
 
 
@@ -63,6 +70,9 @@ class Scheduler:
         max_sequences: The most requests that run at once, at most `max_rows`.
         prefill_budget: The most rows that prompts take in a step beside answers; where there is no
             answer to stall they may have all.
+
+    Attributes:
+        at: Whose books are being changed, or were when something went wrong.
     """
 
     def __init__(
@@ -91,6 +101,7 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest first
         self.preemptions = 0
+        self.at: Request | None = None
 
     def new_table(self) -> PageTable:
         """An empty page table."""
@@ -98,6 +109,8 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Puts a request at the end of the queue."""
+        request.waits.behind = len(self.waiting)
+        request.waits.turn("queue")
         self.waiting.append(request)
 
     def schedule(self) -> list[Work]:
@@ -111,35 +124,61 @@ class Scheduler:
         rows = self.max_rows - len(works)
         if works:
             rows = min(rows, self.prefill_budget)
+        scored = SCORED_ROWS
         for request in self.running:
+            self.at = request
             if rows and request.pending > 1:
                 self._adopt(request)  # another one may have computed the same in the meantime
-                works.append(Work(request, min(request.pending, rows)))
-                rows -= works[-1].count
+                rows, scored = self._read(request, works, rows, scored)
         while rows and len(self.running) < self.max_sequences and self._admit():
-            request = self.running[-1]
-            works.append(Work(request, min(request.pending, rows)))
-            rows -= works[-1].count
+            rows, scored = self._read(self.running[-1], works, rows, scored)
+        if self.waiting:
+            self._explain(rows)
         return works
+
+    def _read(self, request: Request, works: list[Work], rows: int, scored: int) -> tuple[int, int]:
+        """Adds work on a prompt; returns how many rows are left, and how many of those for scores."""
+        count = min(request.pending, rows)
+        if request.scoring:
+            count = min(count, scored)
+            scored -= count
+        if count:
+            works.append(Work(request, count, scored=request.scoring))
+        return rows - count, scored
 
     def share(self, request: Request) -> None:
         """Lets others have the full pages that a request has computed."""
+        self.at = request
         self.tree.insert(request.table, request.tokens, request.computed, request.salt)
 
     def finish(self, request: Request, reason: FinishReason, error: Exception | None = None) -> None:
         """Ends a request in any state; nothing happens if it has ended."""
         if request.finished:
             return
+        self.at = request
         if request.state == "running":
             self.running.remove(request)
         else:
             self.waiting.remove(request)
+        request.waits.turn(None)
         request.end(reason, error)
         if reason == "error":
             self.tree.forget(request.table)
         else:
             self.share(request)
             request.table.truncate(0)
+
+    def settled(self) -> None:
+        """The books are whole: what goes wrong from now on is nobody's."""
+        self.at = None
+
+    def restart(self, request: Request) -> None:
+        """Puts a request that `reset` forgot into the queue again, to be computed from its first token on."""
+        request.table = self.new_table()
+        request.computed = 0
+        request.preemptions += request.state == "running"
+        request.state = "waiting"
+        self.add(request)
 
     def reset(self) -> None:
         """Forgets all requests and makes all pages free."""
@@ -155,12 +194,14 @@ class Scheduler:
         Returns:
             False if the request itself was the youngest and had to give way.
         """
+        self.at = request
         while not request.table.reserve(len(request.tokens)):
             youngest = self.running.pop()
             youngest.table.truncate(0)
             youngest.computed = 0
             youngest.state = "waiting"
             youngest.preemptions += 1
+            youngest.waits.turn("pages", 1)
             self.waiting.appendleft(youngest)  # older than all that wait, so the order stays
             self.preemptions += 1
             if youngest is request:
@@ -171,7 +212,7 @@ class Scheduler:
         """Starts the first waiting request if all its tokens and one more find room."""
         if not self.waiting:
             return False
-        request = self.waiting[0]
+        self.at = request = self.waiting[0]
         reused = request.reused
         self._adopt(request)
         if not request.table.reserve(len(request.tokens) + 1):
@@ -181,11 +222,26 @@ class Scheduler:
         if not request.started:
             request.started = time.perf_counter()
         request.state = "running"
+        request.waits.turn(None)
         self.running.append(self.waiting.popleft())
         return True
 
+    def _explain(self, rows: int) -> None:
+        """Writes down why the first in the queue does not run, with so many rows left in the step."""
+        request = self.waiting[0]
+        if len(self.running) >= self.max_sequences:
+            request.waits.turn("places")
+        elif not rows:
+            request.waits.turn("rows")
+        else:
+            # It takes what the prefix tree knows as it is; that may be less than this by then.
+            needed = -(-(len(request.tokens) + 1) // self.page_size)
+            request.waits.turn("pages", needed - self.pool.available)
+
     def _adopt(self, request: Request) -> None:
-        """Skips what the prefix tree knows."""
+        """Skips what the prefix tree knows; but a score takes the logits of every token before."""
+        if request.scoring:
+            return
         known = self.tree.adopt(request.table, request.tokens, request.salt)
         if known > request.computed:
             if not request.preemptions:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from types import TracebackType
 
 from boli.engine.engine import Engine
 from boli.engine.output import Chunk, Completion, TextListener, Timings
+from boli.engine.record import Origin, RunRecord
 from boli.engine.request import Request
 from boli.errors import UsageError
 
@@ -21,7 +23,7 @@ class Stream(Iterator[Chunk]):
         engine: Runs the request.
         request: What is being answered.
         listener: Its text.
-        load_s: For the timings.
+        origin: Who was asked, and what in words; for the timings and the record.
         on_end: Called once with this stream when the request has ended in whatever way.
     """
 
@@ -31,13 +33,13 @@ class Stream(Iterator[Chunk]):
         request: Request,
         listener: TextListener,
         *,
-        load_s: float,
+        origin: Origin,
         on_end: Callable[[Stream], None] | None = None,
     ) -> None:
         self._engine = engine
         self._request = request
         self._listener = listener
-        self._load_s = load_s
+        self._origin = origin
         self._on_end = on_end
         self._completion: Completion | None = None
 
@@ -114,7 +116,8 @@ class Stream(Iterator[Chunk]):
 
     def _end(self) -> None:
         request = self._request
-        guesses = request.guesses
+        timings = Timings.of(request, self._origin.load_s)
+        record = RunRecord.of(request, self._origin, self._listener.text, asdict(timings))
         self._completion = Completion(
             text=self._listener.text,
             token_ids=request.tokens[request.prompt_length :],
@@ -123,9 +126,10 @@ class Stream(Iterator[Chunk]):
             logprobs=list(request.output) if request.sampler.params.logprobs is not None else None,
             seed=request.sampler.seed,
             reused_tokens=request.reused,
-            drafted_tokens=0 if guesses is None else guesses.drafted,
-            accepted_tokens=0 if guesses is None else guesses.accepted,
-            timings=Timings.of(request, self._load_s),
+            drafted_tokens=record.drafted_tokens,
+            accepted_tokens=record.accepted_tokens,
+            timings=timings,
+            record=record,
             error=request.error,
         )
         if self._on_end is not None:

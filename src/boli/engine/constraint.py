@@ -1,0 +1,52 @@
+"""What an output may be: a rule that forbids tokens while they are chosen.
+
+A `Constraint` says what is allowed and never changes, so that requests may share it. Each request walks
+through it on its own: `begin` gives a `Walk`, which is asked before each token and told of each one.
+`boli.engine.grammar` makes constraints of JSON schemas, regular expressions and grammars.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+
+
+class Walk(Protocol):
+    """Where one request is in a constraint."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the output is complete and nothing may follow, not even an end token."""
+
+    def allowed(self) -> Bools:
+        """The tokens that may come next, bool `[vocab_size]`; valid until the next call.
+
+        End-of-generation tokens are among them exactly where the output may end.
+
+        Raises:
+            GrammarError: The rule cannot be followed any further.
+        """
+
+    def accept(self, token: int) -> None:
+        """Takes the token that was chosen, one of those allowed.
+
+        Raises:
+            GrammarError: It is not, or the rule became too complex.
+        """
+
+
+class Constraint(Protocol):
+    """A rule for outputs; requests may share one.
+
+    Attributes:
+        vocab_size: How many logits it is made for.
+    """
+
+    vocab_size: int
+
+    def begin(self) -> Walk:
+        """A walk from the start."""

@@ -1,0 +1,78 @@
+"""A trace in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from boli.errors import UsageError
+from boli.trace.view.attention import head_walk
+from boli.trace.view.decision import decision_walk
+from boli.trace.view.difference import comparison
+from boli.trace.view.layer import layer_walk
+from boli.trace.view.parts import Language, Part
+from boli.trace.view.reading import Document, Reading
+from boli.trace.view.screen import Screen
+from boli.trace.view.summary import closer, summary
+
+
+def print_walk(
+    document: Document,
+    console: Console,
+    *,
+    step: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    language: Language = "en",
+) -> None:
+    """Writes a trace as a text to be read.
+
+    Without a number it is a summary of the run. `step` tells one decision chapter by chapter; `layer`
+    goes through one layer of it, and `head` shows where one head looked. A layer without a step is that
+    of the first decision.
+
+    Args:
+        document: A trace, schema "boli-trace/1".
+        console: Where to. Its width and colours are used; without colours shades stand for them.
+        step: A decision, from 0.
+        layer: A layer, from 0.
+        head: A head of that layer, from 0.
+        language: "en" or "zh".
+
+    Raises:
+        UsageError: The trace has no such step, layer or head, or a head was asked for without a layer.
+    """
+    Screen(console).show(list(chapters(Reading(document, language), step=step, layer=layer, head=head)))
+
+
+def print_compare(document: Document, console: Console, *, language: Language = "en") -> None:
+    """Writes how a trace compares with that of the same tokens in another format.
+
+    Args:
+        document: A trace with the section `compare`.
+        console: Where to.
+        language: "en" or "zh".
+    """
+    Screen(console).show(list(comparison(Reading(document, language))))
+
+
+def chapters(
+    reading: Reading, *, step: int | None = None, layer: int | None = None, head: int | None = None
+) -> Iterator[Part]:
+    """What `print_walk` writes, as parts."""
+    if head is not None and layer is None:
+        raise UsageError("a head is one of a layer", remedy="name the layer, too: --layer N --head N")
+    if layer is not None:
+        reading.decision(step or 0)
+        reading.layer(layer)
+        if head is not None:
+            yield from head_walk(reading, step or 0, layer, head)
+        else:
+            yield from layer_walk(reading, step or 0, layer)
+    elif step is not None:
+        yield from decision_walk(reading, step)
+    else:
+        yield from summary(reading)
+        yield from comparison(reading)
+        yield from closer(reading)

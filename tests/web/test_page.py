@@ -1,0 +1,211 @@
+"""The page of a trace, driven in a real Chromium as a reader would."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from web.conftest import Opener
+from web.made_document import make_document
+from web.opened import Opened
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return make_document(layers=6)
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.1f}%"
+
+
+def _decision_shown(opened: Opened, document: dict[str, Any], index: int) -> None:
+    """All panes are at one decision."""
+    decision = document["decisions"][index]
+    assert f"Decision {index + 1} of" in opened.text("decision")
+    assert opened.text("probability") == _percent(math.exp(decision["logprob"]))
+    selected = opened.page.locator(".film [aria-selected=true]")
+    assert selected.get_attribute("data-token") == str(decision["at"] + 1)
+    shown = decision["text"].replace(" ", "·").replace("\n", "↵")
+    assert opened.text("verdict") == f"As it ran: {shown}."
+    assert opened.part("shelf").locator("[role=listitem]").count() == len(decision["kv"]["pages"])
+    last = opened.part("lens").locator(".cell.here").last
+    assert (last.get_attribute("title") or "").startswith(shown)
+    heaviest = opened.part("looks-at").locator("li").count()
+    assert 0 < heaviest <= 8
+
+
+def test_a_click_on_a_token_takes_every_pane_to_its_decision(
+    opener: Opener, document: dict[str, Any]
+) -> None:
+    opened = opener(document)
+    _decision_shown(opened, document, 0)
+    for index in (5, 30, 2):
+        opened.page.locator(f"[data-token='{document['decisions'][index]['at'] + 1}']").click()
+        _decision_shown(opened, document, index)
+
+
+def test_a_token_of_the_prompt_tells_where_it_comes_from(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    opened.page.locator("[data-token='3']").click()
+    facts = opened.text("token-facts")
+    assert f"id {document['tokens'][3]['id']}" in facts
+    assert "message 1" in facts
+    opened.page.locator("[data-token='0']").click()
+    assert "from the template" in opened.text("token-facts")
+
+
+def test_keys_move_through_tokens_layers_and_heads(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    for _ in range(4):
+        opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowLeft")
+    _decision_shown(opened, document, 3)
+    layer = int(opened.part("layer").input_value())
+    opened.page.keyboard.press("ArrowDown")
+    opened.page.keyboard.press("]")
+    opened.page.keyboard.press("]")
+    assert int(opened.part("layer").input_value()) == layer + 1
+    assert opened.part("head").input_value() == "2"
+    assert f"Layer {layer + 1}, head 2" in opened.page.locator("#attention").inner_text()
+    opened.page.locator("[data-token='20']").focus()
+    opened.page.keyboard.press("End")
+    _decision_shown(opened, document, len(document["decisions"]) - 1)
+    assert opened.page.evaluate("document.activeElement.dataset.token") == str(len(document["tokens"]) - 1)
+
+
+def test_every_control_can_be_reached_and_has_a_name(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    nameless = opened.page.evaluate(
+        """() => [...document.querySelectorAll('button, input, canvas[tabindex], a[href], [role=listbox], [role=grid]')]
+            .filter((one) => !one.closest('[aria-hidden=true]'))
+            .filter((one) => !(one.ariaLabel || one.innerText?.trim() || one.title || one.labels?.length))
+            .map((one) => one.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == []
+    seen = set()
+    for _ in range(40):
+        opened.page.keyboard.press("Tab")
+        part, tag, outline = opened.page.evaluate(
+            """() => {
+                const one = document.activeElement
+                return [one.closest('[data-testid]')?.dataset.testid, one.outerHTML.slice(0, 80), getComputedStyle(one).outlineStyle]
+            }"""
+        )
+        seen.add(part)
+        if tag.startswith("<body"):
+            break
+        assert outline != "none", tag
+    assert {
+        "theme",
+        "language",
+        "start-tour",
+        "layer",
+        "head-map",
+        "hide-sink",
+        "lens",
+        "temperature",
+    } <= seen
+
+
+def test_languages_and_themes_switch(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    root = opened.page.locator("html")
+    light = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    opened.part("theme").click()
+    assert root.get_attribute("data-theme") == "dark"
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    opened.part("language").click()
+    assert root.get_attribute("lang") == "zh-CN"
+    assert "逐位一致" in opened.text("proof")
+    assert "第 1 次决定" in opened.text("decision")
+    opened.part("language").click()
+    assert "bit for bit" in opened.text("proof")
+
+
+def test_the_reader_s_own_language_and_theme_come_first(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document, locale="zh-CN", color_scheme="dark")
+    root = opened.page.locator("html")
+    assert (root.get_attribute("lang"), root.get_attribute("data-theme")) == ("zh-CN", "dark")
+
+
+def test_nothing_is_wider_than_the_screen(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    for width in (1440, 768, 390, 360):
+        opened.page.set_viewport_size({"width": width, "height": 844})
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.page.keyboard.press("ArrowRight")
+    _decision_shown(opened, document, 1)
+
+
+def test_the_sink_can_be_hidden(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    places = opened.part("looks-at").locator(".place")
+    opened.part("hide-sink").set_checked(False)
+    assert "0" in places.all_inner_texts()
+    before = opened.part("matrix").evaluate("(canvas) => canvas.toDataURL()")
+    opened.part("hide-sink").set_checked(True)
+    assert "0" not in places.all_inner_texts()
+    assert opened.part("matrix").evaluate("(canvas) => canvas.toDataURL()") != before
+
+
+def test_a_head_is_chosen_in_the_map(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    heads = opened.part("head-map")
+    box = heads.bounding_box()
+    assert box is not None
+    rows, columns = document["model"]["num_hidden_layers"], document["model"]["num_attention_heads"]
+    heads.click(position={"x": box["width"] * 4.5 / columns, "y": box["height"] * 1.5 / rows})
+    assert (opened.part("attention-layer").input_value(), opened.part("head").input_value()) == ("1", "4")
+    opened.page.keyboard.press("ArrowRight")
+    assert opened.part("head").input_value() == "5"
+
+
+def test_a_stage_shows_its_equation_source_weights_and_time(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    opened.slide("layer", 2)
+    for stage in document["stages"]:
+        opened.page.locator(f"[data-stage='{stage['key']}']").click()
+        shown = opened.text("inspector")
+        assert stage["title"]["en"] in shown
+        assert stage["source"] in shown
+        for weight in document["weights"]:
+            if weight["role"] in stage["roles"] and weight["layer"] in (None, 2):
+                assert weight["name"] in shown
+                assert weight["type"] in shown
+    opened.page.locator("[data-stage='gate_up']").click()
+    milliseconds = document["decisions"][0]["time"]["layers"][2][4] * 1e6
+    assert f"{milliseconds:.1f} µs" in opened.text("inspector")
+
+
+def test_the_tour_goes_through_the_steps(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    opened.page.keyboard.press("t")
+    titles = {opened.part("tour").locator(".title").inner_text()}
+    while opened.part("tour-next").count():
+        opened.part("tour-next").click()
+        titles.add(opened.part("tour").locator(".title").inner_text())
+    assert len(titles) == 11
+    opened.page.keyboard.press("ArrowLeft")
+    assert "10 of 11" in opened.text("tour")
+    opened.page.keyboard.press("Escape")
+    assert opened.part("tour").count() == 0
+
+
+def test_a_trace_without_attention_lens_and_times_says_so(opener: Opener) -> None:
+    document = make_document(layers=2, generated=5)
+    for decision in document["decisions"]:
+        decision.update(attention=None, lens=None, time=None, norms=None)
+    document.update(roofline=None, prompt_lens=None, proof=None, detail="summary")
+    opened = opener(document)
+    body = opened.page.locator("main").inner_text()
+    for said in ("holds no attention", "holds no lens", "holds no times", "was not measured", "No record"):
+        assert said in body
+
+
+def test_another_schema_is_named(opener: Opener) -> None:
+    document = make_document(layers=2, generated=3) | {"schema": "boli-trace/9"}
+    opened = opener(document, wait_for="failed")
+    assert "boli-trace/9" in opened.text("failed")

@@ -1,0 +1,233 @@
+// Every text of the pages, in English and in Chinese.
+
+export const words = {
+  title: ['x-ray', '透视'],
+  skip: ['Skip to the content', '跳到正文'],
+  language: ['中文', 'English'],
+  languageLabel: ['Switch to Chinese', '切换到英文'],
+  dark: ['Dark', '深色'],
+  light: ['Light', '浅色'],
+  tour: ['Tour', '导览'],
+  keys: ['← → token   ↑ ↓ layer   [ ] head   T tour', '← → 词元   ↑ ↓ 层   [ ] 注意力头   T 导览'],
+  parameters: ['parameters', '参数'],
+  layers: ['{n} layers', '{n} 层'],
+  headsOver: ['{q} heads over {kv} K/V heads', '{q} 个查询头共用 {kv} 个 K/V 头'],
+  headsAll: ['{q} heads', '{q} 个注意力头'],
+  cache: ['{type} KV cache', 'KV 缓存 {type}'],
+  tokensCount: ['{p} + {g} tokens', '{p} + {g} 个词元'],
+  proofSame: [
+    'This is the run itself: {n} of {n} logits replayed bit for bit, largest |Δ log-probability| = 0.',
+    '这就是当时那次运行：重放 {n} 个词元，logit 逐位一致，最大 |Δ对数概率| = 0。',
+  ],
+  proofDiffers: [
+    'Replayed {n} tokens: largest |Δ logit| = {l}, largest |Δ log-probability| = {d}.',
+    '重放 {n} 个词元：最大 |Δlogit| = {l}，最大 |Δ对数概率| = {d}。',
+  ],
+  proofNone: ['No record to compare with: traced while it ran.', '没有可比对的记录：运行时直接采集。'],
+  unknown: ['unknown', '未知'],
+
+  // filmstrip
+  film: ['Tokens', '词元'],
+  filmHelp: [
+    'Each frame is a token. Colour: how likely the model thought it. Arrow keys move.',
+    '每一格是一个词元，颜色越深表示模型给出的概率越高。可用方向键移动。',
+  ],
+  promptToken: ['prompt', '提示'],
+  tokenFacts: ['id {id} · position {position} · vocabulary piece', '编号 {id} · 位置 {position} · 词表片段'],
+  ofMessage: ['message {n}', '第 {n} 条消息'],
+  ofTemplate: ['from the template', '来自模板'],
+  sourceSpan: ['characters {a}–{b}', '字符 {a}–{b}'],
+  overview: ['Probability of every generated token', '每个生成词元的概率'],
+
+  // the decision
+  decisionOf: ['Decision {n} of {m}', '第 {n} 次决定，共 {m} 次'],
+  after: ['After', '读到'],
+  itChose: ['it chose', '它选了'],
+  probability: ['probability', '概率'],
+  rank: ['rank', '名次'],
+  entropy: ['entropy', '熵'],
+  nats: ['nats', '奈特'],
+  decided: ['decided at', '定局于'],
+  layerN: ['layer {n}', '第 {n} 层'],
+  embeddingRow: ['embedding', '嵌入'],
+  finalRow: ['output', '输出'],
+  notDecided: ['never led', '从未领先'],
+  took: ['took', '用时'],
+  topCandidates: ['What the model thought likely', '模型认为可能的下一个词元'],
+  topNote: ['softmax of the raw logits, before any sampling setting', '原始 logit 的 softmax，未经任何采样设置'],
+
+  // text
+  textTitle: ['From text to ids', '从文本到编号'],
+  textLead: [
+    'The template wraps the messages, the tokenizer cuts the text into pieces, and each piece has a number. From here on the model sees only the numbers.',
+    '模板把消息包起来，分词器把文本切成片段，每个片段对应一个编号。此后模型看到的只有编号。',
+  ],
+  messages: ['Messages', '消息'],
+  pieces: ['Pieces and ids', '片段与编号'],
+  showAll: ['Show all {n}', '显示全部 {n} 个'],
+
+  // machine
+  machineTitle: ['The machine', '机器'],
+  machineLead: [
+    'Every matrix at one scale: equal areas hold equally many numbers. Choose a layer, then a stage.',
+    '所有矩阵按同一比例绘制：面积相等，参数就一样多。先选层，再选步骤。',
+  ],
+  mapLabel: ['The whole model to scale', '整个模型，按比例'],
+  tiedNote: [
+    'The embedding is used twice: to look a token up, and as the output head (dashed).',
+    '嵌入矩阵用两次：入口查词，出口（虚线）当输出头。',
+  ],
+  tied: ['tied: the embedding again', '与嵌入共享同一矩阵'],
+  chooseLayer: ['Layer', '层'],
+  beforeLayers: ['Before the layers', '进入各层之前'],
+  attentionBlock: ['Attention', '注意力'],
+  mlpBlock: ['MLP', '前馈网络'],
+  afterLayers: ['After the layers', '各层之后'],
+  residualStream: ['residual stream', '残差流'],
+  equation: ['Equation', '公式'],
+  source: ['Source', '源码'],
+  output: ['Output', '输出'],
+  matrices: ['Weights', '权重'],
+  noMatrices: ['This stage has no weights.', '这一步没有权重。'],
+  type: ['type', '类型'],
+  shape: ['shape', '形状'],
+  size: ['bytes', '字节'],
+  time: ['Time', '用时'],
+  timedTogether: ['measured together: {names}', '合并计时：{names}'],
+  notTimed: ['not timed on its own', '未单独计时'],
+  bytesRead: ['Reads', '读取'],
+  flops: ['Operations', '运算量'],
+  values: ['Values', '数值'],
+  valuesOf: ['{name}, first {n} of {m}', '{name}，共 {m} 个，前 {n} 个'],
+  noValues: ['Vectors are kept with --detail full; norms are below.', '向量本身需 --detail full 才保留；下面是各层的范数。'],
+  norms: ['Size of the residual stream by layer', '残差流的范数（逐层）'],
+
+  // attention
+  attentionTitle: ['Where it looked', '它看向哪里'],
+  attentionLead: [
+    'One head at a time. Attention weights, not importance: they say what was mixed in, not what mattered.',
+    '每次只看一个头。这是注意力权重，不是重要性：它说明混入了什么，不说明什么起了作用。',
+  ],
+  attentionNone: ['This trace holds no attention (--detail summary).', '这份记录不含注意力（--detail summary）。'],
+  headMap: ['Layers × heads: the share that did not go to the first token', '层 × 头：没有落在首词元上的份额'],
+  matrix: ['Layer {l}, head {h}: rows are decisions, columns are positions', '第 {l} 层第 {h} 头：行为各次决定，列为位置'],
+  hideSink: ['Hide the first token (attention sink)', '隐藏首词元（注意力汇点）'],
+  sinkTakes: ['The first token takes {p} here.', '这里首词元占 {p}。'],
+  looksAt: ['This head looks at', '这个头看向'],
+  rootScale: ['square-root scale', '平方根刻度'],
+  windowFrom: ['Positions from', '位置起点'],
+  head: ['Head', '头'],
+
+  // lens
+  lensTitle: ['What each layer would have said', '如果在这一层就输出'],
+  lensLead: [
+    'The logit lens: after each layer the final norm and head read the residual stream. Stronger colour is more certain; the outline starts where the chosen token takes the lead for good.',
+    'logit 透镜：在每一层之后用最终归一化和输出头解读残差流。颜色越深越确定；描边从最终词元开始一直领先的那一层起。',
+  ],
+  lensNone: ['This trace holds no lens.', '这份记录不含透镜数据。'],
+  lensCell: ['Layer {l}, after {t}', '第 {l} 层，读到 {t} 之后'],
+  lensRise: ['Probability of {t}, layer by layer', '{t} 的概率，逐层'],
+  columns: ['Positions', '位置'],
+
+  // sampler
+  samplerTitle: ['How it was chosen', '怎样选出来的'],
+  samplerLead: [
+    'Candidates fall through the sampler. Each filter cuts some (outlines); what is left shares the unit interval, and one random number decides.',
+    '候选词元逐层落过采样器：每道筛子剔掉一些（空心），剩下的分掉 0 到 1 的区间，由一个随机数决定。',
+  ],
+  samplerGreedy: ['Greedy: the largest logit wins, no dart is thrown.', '贪心：logit 最大者胜出，不掷随机数。'],
+  rawLogit: ['raw logit', '原始 logit'],
+  afterPenalties: ['after penalties', '惩罚之后'],
+  softmaxT: ['softmax at T = {t}', 'softmax，T = {t}'],
+  rootHeight: ['height ∝ √p', '高度 ∝ √p'],
+  kept: ['{n} left', '剩 {n} 个'],
+  dart: ['u = {u}', 'u = {u}'],
+  dartLabel: ['Dart (the uniform number)', '随机数 u'],
+  temperature: ['Temperature', '温度'],
+  off: ['off', '关'],
+  reset: ['As it ran', '恢复当时设置'],
+  asItRan: ['As it ran: {t}.', '当时的结果：{t}。'],
+  sameToken: ['With these settings the same number still gives {t}.', '换成这些设置，同一个随机数仍然选中 {t}。'],
+  otherToken: ['With these settings the same number gives {t} instead.', '换成这些设置，同一个随机数会选中 {t}。'],
+  greedyToken: ['At temperature 0 it is {t}.', '温度为 0 时是 {t}。'],
+  notEnough: [
+    'The {n} stored candidates do not settle this: {m} others with {p} together could matter. Lower top-k or the temperature.',
+    '只存了 {n} 个候选，不足以确定结果：其余 {m} 个合计 {p}，可能影响结果。请调小 top-k 或温度。',
+  ],
+  noDart: ['This run was greedy; place the dart yourself.', '当时是贪心解码，没有随机数；可自行拖动。'],
+  others: ['{n} others', '其余 {n} 个'],
+
+  // cache
+  kvTitle: ['What it keeps', '它记住了什么'],
+  kvLead: [
+    'Keys and values of every position, on pages of {n}. One square is one page.',
+    '每个位置的键和值，按页存放，每页 {n} 个位置。一个方格就是一页。',
+  ],
+  predicted: ['predicted', '预测'],
+  allocated: ['allocated', '已分配'],
+  used: ['used', '已使用'],
+  pagesOwn: ['own', '独占'],
+  pagesShared: ['shared prefix', '共享前缀'],
+  pagesEvicted: ['behind the window', '已滑出窗口'],
+  pageTip: ['page {n}: {k} of {size} positions', '第 {n} 页：{k}/{size} 个位置'],
+  ofContext: ['{n} of {m} positions of the context', '上下文 {m} 个位置，已用 {n} 个'],
+
+  // time
+  timeTitle: ['Where the time went', '时间花在哪里'],
+  timeLead: [
+    'One token on two lanes: milliseconds above, bytes of weights below. Where both are equally wide, memory sets the pace.',
+    '一个词元，两条泳道：上为毫秒，下为读取的权重字节。两者等宽之处，快慢由内存带宽决定。',
+  ],
+  timeNone: ['This trace holds no times.', '这份记录不含计时。'],
+  laneTime: ['time', '时间'],
+  laneBytes: ['bytes', '字节'],
+  partEmbedding: ['embedding', '嵌入'],
+  partAttention: ['attention', '注意力'],
+  partMlp: ['MLP', '前馈网络'],
+  partHead: ['head', '输出头'],
+  partSampling: ['sampling', '采样'],
+  part: ['part', '部分'],
+  share: ['share', '占比'],
+  rate: ['rate', '速率'],
+  total: ['total', '合计'],
+  unaccounted: ['between the stages', '各步之间'],
+
+  // roofline
+  roofTitle: ['Predicted and measured', '预测与实测'],
+  roofLead: [
+    'A token cannot be faster than its bytes through memory. The line is this machine’s memory; hollow is predicted, filled is measured.',
+    '每个词元至少要把权重从内存读一遍。斜线是本机的内存带宽；空心为预测，实心为实测。',
+  ],
+  roofNone: ['The memory speed of this machine was not measured.', '没有测过本机的内存带宽。'],
+  roofResult: ['{m} measured against {p} predicted: {r} of the memory’s speed.', '实测 {m}，预测 {p}：达到内存带宽的 {r}。'],
+  bytesPerToken: ['bytes read for a token', '每个词元读取的字节'],
+  timePerToken: ['time for a token', '每个词元用时'],
+  eachToken: ['each token', '每个词元'],
+
+  // compare
+  compareTitle: ['Side by side', '并排比较'],
+  compareWeights: ['weights', '权重'],
+  compareRead: ['read for a token', '每个词元读取'],
+  compareCache: ['KV cache', 'KV 缓存'],
+  compareTime: ['time for a token', '每个词元用时'],
+  compareSame: ['Both would have said the same, token by token.', '两个模型逐词元的选择完全相同。'],
+  compareParts: ['They first part at decision {n}.', '第 {n} 次决定首次分歧。'],
+  compareHere: ['Here it would say', '它在这里会说'],
+  compareKl: ['KL divergence by token (square-root scale; colour where it would say something else)', '逐词元 KL 散度（平方根刻度；着色处表示选择不同）'],
+  compareCosine: ['Angle between the residual streams, layers down (full colour at 45°)', '残差流夹角，自上而下逐层（45° 为最深）'],
+  compareLead: ['The same prompt through both models, token by token.', '同一个提示分别送入两个模型，逐词元对照。'],
+
+  // tour
+  tourNext: ['Next', '下一步'],
+  tourBack: ['Back', '上一步'],
+  tourEnd: ['Close', '结束'],
+  tourOf: ['{n} of {m}', '第 {n} 步，共 {m} 步'],
+
+  // everything
+  opening: ['Opening the trace …', '正在打开记录…'],
+  cannotOpen: ['The trace cannot be opened', '无法打开这份记录'],
+  cannotDraw: ['This part of the trace cannot be drawn', '这一部分无法绘制'],
+  madeBy: ['boli {v} · schema {s} · {d}', 'boli {v} · 格式 {s} · {d}'],
+} as const satisfies Record<string, readonly [string, string]>
+
+export type Word = keyof typeof words
