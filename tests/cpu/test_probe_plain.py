@@ -34,7 +34,7 @@ def test_the_plain_step_is_compiled_as_if_there_were_no_probes(tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, without_probes.__file__, file], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) > 25  # calls that were taken out
+    assert int(done.stdout) >= 25  # calls that were taken out
     stripped, plain = file.read_bytes(), object_of("step", "entry")
     assert any(b"text" in name and len(data) > 10_000 for name, data in sections(plain))
     assert sections(plain) == sections(stripped)

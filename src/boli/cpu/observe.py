@@ -41,8 +41,9 @@ class Observer:
         self._head = int(plan.header.words[p.HEAD // p.WORD])
         self._no_head = np.zeros(p.MATRIX_WORDS, np.int64)  # a matrix without rows
         self._watched = np.zeros((len(PLACES), p.SEEN_WORDS), np.int64)
-        # First how many stamps there are; then seconds and nanoseconds of each.
-        self._stamps = np.zeros((4 + self._config.num_hidden_layers * len(STAGES), 2), np.int64)
+        # One at the start, after the embedding, after each stage, and at the end.
+        stamps = 3 + self._config.num_hidden_layers * len(STAGES)
+        self._stamps = np.zeros(p.FIRST_STAMP // p.WORD + stamps, np.int64)
         control = ledger.allocate("workspace", control_words(plan.threads), np.int64, zero=True)
         for field, table in ((p.WATCHED, self._watched), (p.STAMPS, self._stamps), (p.CONTROL, control)):
             self._header.set(field, table)
@@ -59,7 +60,7 @@ class Observer:
             values, logits = self._watch(found), self._room_for_logits(outputs)
             self._run(config.num_hidden_layers, logits)
         del arrays  # until here compiled code read them
-        seconds = np.diff(self._stamps[1:] @ np.array([10**9, 1])) / 1e9
+        seconds = np.diff(self._stamps[p.FIRST_STAMP // p.WORD :]) / 1e9
         return Observation(
             logits=logits[:, : config.vocab_size],
             values=values,
@@ -107,7 +108,7 @@ class Observer:
         self._header.set(p.HEAD, self._no_head if logits is None else self._head)
         if logits is not None:
             self._header.set_logits(logits)
-        self._stamps[0] = 0
+        self._stamps[:] = 0
         self._team.run()
 
     def _watch(self, wanted: Shapes) -> dict[str, Float32]:

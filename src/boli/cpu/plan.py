@@ -50,6 +50,10 @@ SEEN_WORDS = 4
     AT_RESIDUAL, AT_FINAL_NORM,
 ) = range(0, 17 * SEEN_WORDS * WORD, SEEN_WORDS * WORD)  # fmt: skip
 
+# Its clock, in nanoseconds: how many stamps there are, what watching took, room to read the clock into,
+# and the stamps.
+STAMP_COUNT, LOST, CLOCK, FIRST_STAMP = 0, WORD, 2 * WORD, 4 * WORD
+
 # Encodings of activations: their place in a table of three streams, and as a bit in what a stage wants.
 ENCODINGS = {"int8": 0, "float32": 1, "bfloat16": 2}
 

@@ -109,16 +109,6 @@ def probe(plan, layer, what, row, source, first, end):
         copy(source + first * F4, end - first, to + first * F4)
 
 
-@watching
-def probe_rows(plan, layer, thread, what, source, stride):
-    """Copies all rows of a buffer that the team has finished, and meets: it may change at once."""
-    if wanted(plan, what):
-        rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
-        for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-            probe(plan, layer, what, row, source + row * stride, 0, stride // F4)
-        barrier(load_i64(plan + p.CONTROL), thread, threads)
-
-
 @operation(void, i64)
 def read_clock(b: Builder, address: Value) -> None:
     """Seconds and nanoseconds of a steady clock, two int64 (POSIX)."""
@@ -127,14 +117,42 @@ def read_clock(b: Builder, address: Value) -> None:
     b.call(function, [ir.Constant(I32, time.CLOCK_MONOTONIC), pointer(b, address, I8)])
 
 
+@kernel
+def now(plan):
+    """Nanoseconds; for the first thread only."""
+    place = load_i64(plan + p.STAMPS) + p.CLOCK
+    read_clock(place)
+    return load_i64(place) * 1_000_000_000 + load_i64(place + p.WORD)
+
+
 @watching
 def stamp(plan, thread):
-    """Notes the time at which the first thread comes by."""
+    """Notes the time at which the first thread comes by, less what watching has taken so far."""
     if thread == 0:
         stamps = load_i64(plan + p.STAMPS)
-        count = load_i64(stamps) + 1
-        store_i64(stamps, count)
-        read_clock(stamps + count * 2 * p.WORD)
+        count = load_i64(stamps + p.STAMP_COUNT)
+        store_i64(stamps + p.FIRST_STAMP + count * p.WORD, now(plan) - load_i64(stamps + p.LOST))
+        store_i64(stamps + p.STAMP_COUNT, count + 1)
+
+
+@kernel
+def lose(plan, start):
+    """Counts the time since `start` as taken by watching."""
+    place = load_i64(plan + p.STAMPS) + p.LOST
+    store_i64(place, load_i64(place) + now(plan) - start)
+
+
+@watching
+def probe_rows(plan, layer, thread, what, source, stride):
+    """Copies all rows of a buffer that the team has finished, and meets: it may change at once."""
+    if wanted(plan, what):
+        start = now(plan) if thread == 0 else 0
+        rows, threads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS)
+        for row in range(rows * thread // threads, rows * (thread + 1) // threads):
+            probe(plan, layer, what, row, source + row * stride, 0, stride // F4)
+        barrier(load_i64(plan + p.CONTROL), thread, threads)
+        if thread == 0:
+            lose(plan, start)
 
 
 @watching

@@ -76,8 +76,8 @@ class Observation:
             final_norm          `[outputs, hidden_size]`
 
         stage_names: The stages of a layer.
-        seconds: float64 `[layers, stages]`: from one barrier to the next, on the first thread's clock. The
-            copies of what was wanted are in it.
+        seconds: float64 `[layers, stages]`: from one barrier to the next, on the first thread's clock. What
+            watching takes is left out, but for copies within a stage (norms, heads, gate, up, inner).
         other_seconds: The same of `embedding` and `head`.
         nbytes: Bytes of all arrays; logits are padded to a multiple of 32.
     """

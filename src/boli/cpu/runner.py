@@ -113,7 +113,7 @@ class CpuRunner:
         """Runs one step as `forward` does, with the same logits and the same KV cache, and watches it.
 
         The first call loads a second compiled step, and compiles it if it was never needed before.
-        Copying takes time: for times that mean something, want nothing.
+        For times that are those of the plain step, want nothing.
 
         Args:
             batch: The step.

@@ -11,7 +11,7 @@ from boli.cpu.activations import encode
 from boli.cpu.kernels import activate, layer_norm, rms_norm
 from boli.cpu.lanes import add, broadcast, mul
 from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
-from boli.cpu.probe import probe, wanted, watching
+from boli.cpu.probe import lose, now, probe, probe_rows, wanted, watching
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
 from boli.cpu.sizes import F4, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
@@ -221,12 +221,22 @@ def close_branch(plan, thread, post_norm):
 
 
 @watching
-def probe_branch(plan, thread, what, matrix, table):
-    """Computes what a matrix is about to add to the residual stream, by itself, if it is to be seen.
+def probe_branch(plan, layer, thread, what, matrix, table):
+    """Copies what a matrix and perhaps a sandwich norm have just added to the residual stream.
 
-    The product is added at once and kept nowhere, unless a sandwich norm comes first.
+    Without such a norm the sum was kept nowhere: it is computed again, by itself.
     """
+    branch, stride = load_i64(plan + p.BRANCH), load_i64(plan + p.X_STRIDE)
     if wanted(plan, what) and load_i64(plan + p.POST_NORMS) == 0:
-        branch, stride = load_i64(plan + p.BRANCH), load_i64(plan + p.X_STRIDE)
+        start = now(plan) if thread == 0 else 0
         project(plan, thread, matrix, table, branch, stride, load_i64(plan + p.ROWS), 0)
         barrier(load_i64(plan + p.CONTROL), thread, load_i64(plan + p.THREADS))
+        if thread == 0:
+            lose(plan, start)
+    probe_rows(plan, layer, thread, what, branch, stride)
+
+
+@watching
+def probe_qkv(plan, layer, thread, what, offset):
+    """Copies queries, keys or values, before or after their rotation in place."""
+    probe_rows(plan, layer, thread, what, load_i64(plan + p.QKV) + offset, load_i64(plan + p.QKV_STRIDE))

@@ -5,7 +5,8 @@ stages they meet at a barrier. A layer reads
 
     x ─ norm ─ q k v ─│─ QK-norm, RoPE, cache ─│─ attention ─│─ o ─│─ norm ─ gate, up, act ─│─ down ─│─▶ x
 
-with the barriers as bars.
+with the barriers as bars. What `stamp` and `probe…` note down is for who watches a step; in the step that
+everybody runs these calls are nothing (`probe.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from boli.cpu.stages import (
     gated_mlp,
     prepare_norm,
     probe_branch,
+    probe_qkv,
     project,
     project_qkv,
     streams,
@@ -34,14 +36,11 @@ def decoder_layer(plan, layer, index, thread):
     """One decoder block on all rows."""
     control, threads, rows = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS), load_i64(plan + p.ROWS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
-    branch = load_i64(plan + p.BRANCH)
     # A branch is added to the residual stream at once, or goes through its own norm first.
     result, accumulate = x, 1
     if load_i64(plan + p.POST_NORMS) != 0:
-        result, accumulate = branch, 0
+        result, accumulate = load_i64(plan + p.BRANCH), 0
     inputs = streams(plan, thread, rows)
-    qkv, qkv_stride = load_i64(plan + p.QKV), load_i64(plan + p.QKV_STRIDE)
-    k, v = qkv + load_i64(plan + p.K_OFFSET), qkv + load_i64(plan + p.V_OFFSET)
 
     prepare_norm(
         plan, layer, thread, p.AT_ATTENTION_NORM, x, load_i64(layer + p.ATTENTION_NORM),
@@ -50,23 +49,22 @@ def decoder_layer(plan, layer, index, thread):
     project_qkv(plan, layer, thread, inputs)
     barrier(control, thread, threads)
     stamp(plan, thread)
-    probe_rows(plan, layer, thread, p.AT_Q, qkv, qkv_stride)
-    probe_rows(plan, layer, thread, p.AT_K, k, qkv_stride)
-    probe_rows(plan, layer, thread, p.AT_V, v, qkv_stride)
+    probe_qkv(plan, layer, thread, p.AT_Q, 0)
+    probe_qkv(plan, layer, thread, p.AT_K, load_i64(plan + p.K_OFFSET))
+    probe_qkv(plan, layer, thread, p.AT_V, load_i64(plan + p.V_OFFSET))
     turn_and_cache(plan, layer, index, thread)
     barrier(control, thread, threads)
     stamp(plan, thread)
-    probe_rows(plan, layer, thread, p.AT_Q_ROTATED, qkv, qkv_stride)
-    probe_rows(plan, layer, thread, p.AT_K_ROTATED, k, qkv_stride)
+    probe_qkv(plan, layer, thread, p.AT_Q_ROTATED, 0)
+    probe_qkv(plan, layer, thread, p.AT_K_ROTATED, load_i64(plan + p.K_OFFSET))
     attention(plan, layer, index, thread)
     barrier(control, thread, threads)
     stamp(plan, thread)
     heads_out, matrix = prepare_output(plan, layer, thread), load_i64(layer + p.ATTENTION_OUT)
-    probe_branch(plan, thread, p.AT_ATTENTION_BRANCH, matrix, heads_out)
     project(plan, thread, matrix, heads_out, result, x_stride, rows, accumulate)
     close_branch(plan, thread, load_i64(layer + p.POST_ATTENTION_NORM))
     stamp(plan, thread)
-    probe_rows(plan, layer, thread, p.AT_ATTENTION_BRANCH, branch, x_stride)
+    probe_branch(plan, layer, thread, p.AT_ATTENTION_BRANCH, matrix, heads_out)
     probe_rows(plan, layer, thread, p.AT_AFTER_ATTENTION, x, x_stride)
 
     prepare_norm(
@@ -77,11 +75,10 @@ def decoder_layer(plan, layer, index, thread):
     barrier(control, thread, threads)
     stamp(plan, thread)
     inner, matrix = load_i64(plan + p.INNER), load_i64(layer + p.DOWN)
-    probe_branch(plan, thread, p.AT_MLP_BRANCH, matrix, inner)
     project(plan, thread, matrix, inner, result, x_stride, rows, accumulate)
     close_branch(plan, thread, load_i64(layer + p.POST_MLP_NORM))
     stamp(plan, thread)
-    probe_rows(plan, layer, thread, p.AT_MLP_BRANCH, branch, x_stride)
+    probe_branch(plan, layer, thread, p.AT_MLP_BRANCH, matrix, inner)
     probe_rows(plan, layer, thread, p.AT_RESIDUAL, x, x_stride)
 
 
