@@ -8,6 +8,7 @@ import numpy as np
 
 from boli.cpu.probing import Observation
 from boli.cpu.runner import CpuRunner
+from boli.cpu.sizes import PAGE_SIZE
 from boli.engine.batch import Batch
 from cpu.driving import page_tables
 from tiny_models import prompt
@@ -17,12 +18,15 @@ Parts = Sequence[tuple[int, int, Sequence[int]]]
 
 def batch_of(parts: Parts, outputs: Sequence[int] | None = None, sequences: int = 8) -> Batch:
     """Rows of `(sequence, first position, token ids)`; logits of all rows if none are named."""
-    rows = sum(len(ids) for _, _, ids in parts)
+    rows, tables = sum(len(ids) for _, _, ids in parts), page_tables(sequences)
+    ends = {sequence: first + len(ids) for sequence, first, ids in parts}
+    for sequence, table in enumerate(tables):  # what lies behind the end is never read
+        table[-(-ends.get(sequence, 0) // PAGE_SIZE) :] = -1
     return Batch(
         token_ids=np.concatenate([np.asarray(ids, np.int32) for _, _, ids in parts]),
         positions=np.concatenate([np.arange(p, p + len(ids), dtype=np.int32) for _, p, ids in parts]),
         sequence_of_row=np.concatenate([np.full(len(ids), s, np.int32) for s, _, ids in parts]),
-        page_tables=page_tables(sequences),
+        page_tables=tables,
         logits_rows=np.arange(rows, dtype=np.int32) if outputs is None else np.asarray(outputs, np.int32),
     )
 

@@ -43,9 +43,7 @@ def read_pages(
     page = len(pages), heads
     if kv_type == "bf16":  # pairs: of dimensions in keys, of positions in values
         keys = keys.reshape(*page, width // 2, PAGE_SIZE, 2).swapaxes(-1, -2)
-        values = values.reshape(*page, width * PAGE_SIZE // 2 // HEAD_PADDING, HEAD_PADDING, 2).swapaxes(
-            -1, -2
-        )
+        values = values.reshape(*page, width // 2, HEAD_PADDING, 2).swapaxes(-1, -2)
     keys = keys.reshape(*page, width, PAGE_SIZE).swapaxes(-1, -2)[:, :, _ORDER]
     values = values.reshape(*page, width // HEAD_PADDING, PAGE_SIZE, HEAD_PADDING).swapaxes(2, 3)
     values = values.reshape(*page, PAGE_SIZE, width)
