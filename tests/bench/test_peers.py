@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boli.formats.numbers import FORMATS, dequantize
+from boli.formats.numbers import dequantize
+from boli.formats.table import FORMATS
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -10,7 +10,8 @@ import pytest
 from boli.cpu.layouts import LAYOUTS, packed_bytes
 from boli.cpu.packers import pack_into, unpacked
 from boli.formats.checkpoint import Matrix
-from boli.formats.numbers import FORMATS, dequantize
+from boli.formats.numbers import dequantize
+from boli.formats.table import FORMATS
 
 
 def random_matrix(name: str, rows: int, columns: int, seed: int = 0) -> Matrix:

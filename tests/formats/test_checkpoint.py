@@ -25,7 +25,8 @@ from boli.errors import (
 )
 from boli.formats.checkpoint import Checkpoint, open_checkpoint
 from boli.formats.finite import is_finite
-from boli.formats.numbers import FORMATS, dequantize
+from boli.formats.numbers import dequantize
+from boli.formats.table import FORMATS
 from tiny_models import TINY, Tiny, Zoo, make, read_config, save_gguf, save_safetensors, wide
 
 QUANTIZED = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")

@@ -12,14 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boli.errors import UnsupportedModel
-from boli.formats.numbers import (
-    FORMATS,
-    NumberFormat,
-    by_ggml_type,
-    by_safetensors,
-    dequantize,
-    groups,
-)
+from boli.formats.numbers import dequantize, groups
+from boli.formats.table import FORMATS, NumberFormat, by_ggml_type, by_safetensors
 
 RUNNABLE = [fmt for fmt in FORMATS.values() if fmt.runnable]
 BLOCKS = [fmt for fmt in RUNNABLE if fmt.block_size > 1]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from boli.errors import NumericError
-from boli.formats.numbers import FORMATS, dequantize, groups
+from boli.formats.numbers import dequantize, groups
 from boli.formats.quantize import quantize
+from boli.formats.table import FORMATS
 
 Float32 = npt.NDArray[np.float32]
 

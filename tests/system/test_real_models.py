@@ -16,7 +16,8 @@ from boli.cpu.runner import CpuRunner
 from boli.engine.batch import Batch
 from boli.engine.ledger import Ledger
 from boli.formats.checkpoint import Checkpoint, Matrix, open_checkpoint
-from boli.formats.numbers import FORMATS, NumberFormat, dequantize
+from boli.formats.numbers import dequantize
+from boli.formats.table import FORMATS, NumberFormat
 from boli.sources import resolve
 from cpu.driving import kl_divergence, logits_of, make_runner
 

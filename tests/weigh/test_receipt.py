@@ -14,7 +14,7 @@ from boli.engine.resident import resident_of
 from boli.weigh.devices import find_device
 from boli.weigh.model import find_model
 from boli.weigh.picture_receipt import draw_receipt
-from boli.weigh.receipt import Receipt, held_against, receipt
+from boli.weigh.receipt import Receipt, held_against, receipt, with_guesses
 from boli.weigh.run import weigh_run
 from boli.weigh.speed import weigh_speed
 from boli.weigh.views_receipt import bar, view_receipt
@@ -136,3 +136,23 @@ def test_the_receipt_of_a_real_run(alias: str) -> None:
             assert line.predicted.value == line.allocated
     assert [each.phase for each in found.speeds] == ["decode"]
     assert found.process == process
+
+
+def test_guesses_cost_arithmetic_and_save_steps(tmp_path: Path) -> None:
+    model = find_model("smollm2-135m")
+    run = weigh_run(model, context=1024, threads=2)
+    speed = weigh_speed(
+        model, find_device("Ryzen 9 7950X"), bytes_of=run.packed, context=100, weight_type="INT8"
+    )
+    assert speed.decode is not None
+    assert speed.decode.best is not None
+    assert speed.peak is not None
+    guessed = with_guesses(speed, steps=10, drafted=30, accepted=20)
+    assert guessed is not None
+    assert guessed.best is not None
+    rows = 30 * speed.flop_per_token.value / (speed.peak.value * speed.efficiency.compute[1])
+    assert guessed.best.value == pytest.approx(30 / (10 / speed.decode.best.value + rows))
+    none_right = with_guesses(speed, steps=10, drafted=30, accepted=0)
+    assert none_right is not None
+    assert none_right.best is not None
+    assert none_right.best.value < speed.decode.best.value < guessed.best.value

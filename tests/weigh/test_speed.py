@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from boli.errors import UnsupportedModel, UsageError
 from boli.weigh.devices import Device, find_device
+from boli.weigh.efficiency import BOLI, EFFICIENCY, Efficiency
 from boli.weigh.formats import weigh_format
 from boli.weigh.model import Model, find_model
-from boli.weigh.speed import EFFICIENCY, Efficiency, SpeedAccount, multiplies_in, weigh_speed
+from boli.weigh.speed import SpeedAccount, multiplies_in, weigh_speed
 from boli.weigh.weights import weigh_weights
 from boli.weigh.work import decode_flop, products, streamed
 
@@ -216,3 +217,27 @@ def test_bad_input() -> None:
         weigh_speed(model, find_device("H100"), bytes_of=sizes, context=10, prompt=0)
     with pytest.raises(UnsupportedModel):
         weigh_speed(replace(model, facts=None), find_device("H100"), bytes_of=sizes, context=10)
+
+
+def _measured(bandwidth: int) -> Device:
+    """A processor as it would be measured."""
+    return Device(
+        name="this machine", kind="cpu", memory=16 * 10**9, bandwidth=bandwidth,
+        flops={"int8": 800 * 10**9}, source="measured", certainty="measured",
+    )  # fmt: skip
+
+
+def test_boli_on_a_measured_processor_has_a_part_that_memory_does_not_shorten() -> None:
+    model = find_model("smollm2-135m")
+    sizes = weigh_format(model, "Q4_1").bytes_of
+    rates = []
+    for device in (_measured(30 * 10**9), _measured(10**15)):
+        decode = weigh_speed(model, device, bytes_of=sizes, context=1, weight_type="Q4_1").decode
+        assert decode is not None
+        assert decode.best is not None
+        assert decode.best.certainty == "calibrated"
+        rates.append(decode.best.value)
+    flop = decode_flop(model, model.facts, 1).value if model.facts else 0
+    floor = flop / (800 * 10**9 * BOLI.one_row[1]) if BOLI.one_row else 0
+    assert rates[0] < rates[1]
+    assert rates[1] == pytest.approx(1 / (floor + 30 * BOLI.layer_seconds[1] + BOLI.step_seconds[1]))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boli.formats.numbers import FORMATS
+from boli.formats.table import FORMATS
 from boli.weigh.blocks import BLOCKS, SQUARES, nbytes
 from boli.weigh.catalogue import names
 from boli.weigh.model import find_model
@@ -127,10 +127,6 @@ def test_fp8_has_a_scale_for_each_square() -> None:
     (o,) = [row for row in account.rows if row.role == "o" and row.layer == 10]
     assert o.bytes == 7168 * 16384 + 4 * 56 * 128
     assert nbytes((3, 200, 129), SQUARES) == 3 * (200 * 129 + 4 * 2 * 2)
-
-
-def test_block_sizes_are_those_of_the_decoders() -> None:
-    assert {name: (each.block_size, each.block_bytes) for name, each in FORMATS.items()} == BLOCKS
 
 
 @given(st.sampled_from(sorted(BLOCKS)), st.integers(1, 40), st.integers(1, 8))

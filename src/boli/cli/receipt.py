@@ -36,6 +36,8 @@ def receipt_of(llm: LLM, completion: Completion) -> Receipt:
         kv_dtype=llm.kv_cache_type,
         prompt_tokens=len(completion.prompt_token_ids),
         new_tokens=len(completion.token_ids),
+        drafted_tokens=completion.drafted_tokens,
+        accepted_tokens=completion.accepted_tokens,
         tokens_per_s={
             "prompt": completion.timings.prefill_tokens_per_s,
             "decode": completion.timings.decode_tokens_per_s,

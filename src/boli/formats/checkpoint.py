@@ -24,8 +24,9 @@ from boli.errors import CorruptFile, ModelNotFound, NumericError, UnsupportedMod
 from boli.formats.finite import is_finite
 from boli.formats.folder import only_gguf, read_config
 from boli.formats.gguf import GGUFFile
-from boli.formats.numbers import NumberFormat, dequantize
+from boli.formats.numbers import dequantize
 from boli.formats.shards import open_safetensors
+from boli.formats.table import NumberFormat
 from boli.formats.tensor_file import TensorFile, TensorInfo, quoted
 
 # Constants that old files carry along and that no one needs.

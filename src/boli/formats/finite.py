@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from boli.formats.numbers import NumberFormat
+from boli.formats.table import NumberFormat
 
 _AT_ONCE: Final = 1 << 18  # numbers; the masked copy stays in the cache
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from boli.errors import CorruptFile, UnsupportedModel
 from boli.formats.gguf_values import UINT32, Cursor, GGUFArray
-from boli.formats.numbers import by_ggml_type
+from boli.formats.table import by_ggml_type
 from boli.formats.tensor_file import TensorFile, TensorInfo, quoted
 
 __all__ = ["GGUFArray", "GGUFFile", "TensorInfo"]

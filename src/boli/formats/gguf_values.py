@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, overload
 
-import numpy as np
-
 from boli.formats.tensor_file import MappedFile, quoted
 
 UINT32: Final = 4
@@ -25,10 +23,6 @@ _TYPE_NAMES: Final = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "float32",
     "bool", "string", "array", "uint64", "int64", "float64",
 )  # fmt: skip
-_NUMBERS: Final = {
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "<u1",
-    10: "<u8", 11: "<i8", 12: "<f8",
-}  # fmt: skip
 _STRUCTS: Final = {
     0: struct.Struct("<B"), 1: struct.Struct("<b"), 2: struct.Struct("<H"), 3: struct.Struct("<h"),
     4: struct.Struct("<I"), 5: struct.Struct("<i"), 6: struct.Struct("<f"), 7: struct.Struct("<B"),
@@ -93,13 +87,13 @@ class GGUFArray(Sequence[object]):
         return f"GGUFArray({self._count} × {self.item_type})"
 
     def _numbers(self) -> list[object]:
-        numbers = np.frombuffer(self._bytes(), _NUMBERS[self._type])
+        code = _STRUCTS[self._type].format[1:]
+        numbers = struct.unpack(f"<{self._count}{code}", self._bytes())
         if self._type == BOOL:
-            if numbers.size and numbers.max() > 1:
+            if max(numbers, default=0) > 1:
                 raise self._file.damaged(f"a bool in {quoted(self._key)} is neither 0 nor 1")
-            numbers = numbers.view(np.bool_)
-        items: list[object] = numbers.tolist()
-        return items
+            return [number == 1 for number in numbers]
+        return list(numbers)
 
     def _strings(self) -> Iterator[str]:
         data = self._bytes()

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boli.errors import NumericError
-from boli.formats.numbers import NumberFormat
+from boli.formats.table import NumberFormat
 
 Bytes = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]

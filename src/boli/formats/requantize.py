@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from boli.blueprint import Weight
 from boli.errors import NumericError, UsageError
 from boli.formats.checkpoint import Checkpoint, Matrix
-from boli.formats.numbers import FORMATS, NumberFormat, dequantize
+from boli.formats.numbers import dequantize
 from boli.formats.quantize import GROUP, quantize
+from boli.formats.table import FORMATS, NumberFormat
 
 Weights = Literal["auto", "bf16", "int8", "int4"]
 Form = Literal["stored", "bf16", "int8", "int4"]

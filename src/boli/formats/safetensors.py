@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 from boli.errors import UnsupportedModel
-from boli.formats.numbers import by_safetensors
+from boli.formats.table import by_safetensors
 from boli.formats.tensor_file import TensorFile, TensorInfo, quoted
 
 __all__ = ["SafetensorsFile", "TensorInfo"]

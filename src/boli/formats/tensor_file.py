@@ -19,13 +19,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Final, Self
 
 from boli.errors import CorruptFile, FormatError, ModelNotFound
-from boli.formats.numbers import NumberFormat
+from boli.formats.table import NumberFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 DOWNLOAD_AGAIN: Final = "download the file again, and compare its SHA-256 with the one its publisher gives"
 
@@ -177,6 +178,8 @@ class TensorFile(ABC):
             KeyError: if there is no such tensor.
             ValueError: if the file is closed.
         """
+        import numpy as np  # noqa: PLC0415  who reads headers alone does without
+
         info = self.tensors[name]
         return np.frombuffer(self._file.view(info.offset, info.nbytes), np.uint8)
 

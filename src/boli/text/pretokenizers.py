@@ -74,16 +74,22 @@ class PreTokenizer:
 
     @cached_property
     def _splitter(self) -> Any:
-        from tokenizers import Regex, pre_tokenizers  # noqa: PLC0415 (0.04 s)
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers  # noqa: PLC0415 (0.04 s)
 
-        return pre_tokenizers.Sequence(
+        # A tokenizer of a vocabulary without words: each word becomes one token, of which only the span is
+        # of use. Tokenizers encode batches without the GIL; the cut alone would hold it.
+        splitter = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
+        splitter.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns]
         )
+        return splitter
 
     def words(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         """Each word with its span (start, end) in characters."""
-        words: list[tuple[str, tuple[int, int]]] = self._splitter.pre_tokenize_str(text)
-        return words
+        spans: list[tuple[int, int]] = self._splitter.encode_batch([text], add_special_tokens=False)[
+            0
+        ].offsets
+        return [(text[start:end], (start, end)) for start, end in spans]
 
 
 _GPT2_CUT = PreTokenizer((_GPT2,))

@@ -63,12 +63,12 @@ class JSONCodec:
 
     def ids(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of a text."""
-        ids: list[int] = self._encode(text, parse_special).ids
+        ids: list[int] = self._encode("encode_batch_fast", text, parse_special).ids
         return ids
 
     def spans(self, text: str, *, parse_special: bool) -> list[tuple[int, int, int]]:
         """`(id, start, end)` of each token, in characters."""
-        encoding = self._encode(text, parse_special)
+        encoding = self._encode("encode_batch", text, parse_special)
         return [(token, *span) for token, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def piece(self, token: int) -> str | None:
@@ -94,12 +94,14 @@ class JSONCodec:
         """Whether an id is a control token."""
         return token in self._special
 
-    def _encode(self, text: str, parse_special: bool) -> Any:
+    def _encode(self, how: str, text: str, parse_special: bool) -> Any:
         # Reading control tokens or not is a setting of the shared object, not of the call.
         with self._lock:
             self._backend.encode_special_tokens = not parse_special
             try:
-                return self._backend.encode(text, add_special_tokens=False)
+                # A batch of one, because only batches are encoded without the GIL: a megabyte of prompt
+                # would stop all other threads for seconds.
+                return getattr(self._backend, how)([text], add_special_tokens=False)[0]
             except Exception as error:
                 raise TextError("the tokenizer failed", cause=str(error)) from error
 

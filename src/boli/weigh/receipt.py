@@ -140,6 +140,8 @@ def receipt(
     prompt_tokens: int = 0,
     depth: int | None = None,
     new_tokens: int = 0,
+    drafted_tokens: int = 0,
+    accepted_tokens: int = 0,
     tokens_per_s: Mapping[str, float] | None = None,
     device: Device | None = None,
 ) -> Receipt:
@@ -160,6 +162,8 @@ def receipt(
         prompt_tokens: Tokens of the prompt that was measured, of one sequence.
         depth: Positions before the decoding; those of the prompt if left out.
         new_tokens: Tokens that each sequence decoded; guesses that are verified add rows of logits.
+        drafted_tokens: How many were guessed; each took a row of a step.
+        accepted_tokens: How many of those were right, and so came with the step of another token.
         tokens_per_s: Measured speed of "prompt" and "decode"; nothing, and speed is left out.
         device: The machine; if speed was measured and this is left out, it is measured now.
     """
@@ -189,6 +193,9 @@ def receipt(
         )
         # The prompt is read by itself, however many sequences decode.
         speed = replace(weighed(requests=sequences or 1), prefill=weighed().prefill)
+        steps = new_tokens - 1 - accepted_tokens  # the first token came with the prompt
+        if drafted_tokens and steps > 0:
+            speed = replace(speed, decode=with_guesses(speed, steps, drafted_tokens, accepted_tokens))
     return held_against(name or model.name, run, speed, allocated, process, resident or {}, measured)
 
 
@@ -218,6 +225,26 @@ def held_against(
         if (roofline := phases.get(phase)) is not None
     )
     return Receipt(name=name, lines=lines, process=process, speeds=speeds)
+
+
+def with_guesses(speed: SpeedAccount, steps: int, drafted: int, accepted: int) -> PhaseSpeed | None:
+    """Decoding whose steps had rows for guesses, too: they cost arithmetic, and no memory."""
+    step, peak, shares = speed.decode, speed.peak, speed.efficiency.compute
+    if step is None or peak is None:
+        return step
+
+    def tokens(rate: Amount | None, share: float) -> Amount | None:
+        return rate and amount(
+            "tokens/s", "(steps + accepted) / (steps / steps_per_s + drafted · flop / (peak · share))",
+            certainty=rate.certainty, note=f"steps a second: {rate.explain()}",
+            steps=steps, accepted=accepted, drafted=drafted, steps_per_s=rate.value,
+            flop=step.flop.value, peak=peak.value, share=share,
+        )  # fmt: skip
+
+    low, best, high = (
+        tokens(rate, share) for rate, share in zip((step.low, step.best, step.high), shares, strict=True)
+    )
+    return replace(step, ceiling=tokens(step.ceiling, 1.0), low=low, best=best, high=high)
 
 
 def _pages(model: Model, context: int, sequences: int, kv_dtype: str | None) -> Amount:

@@ -8,51 +8,18 @@ computes is in `boli.weigh.work`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from boli.errors import UsageError
-from boli.weigh.amount import CERTAINTIES, Amount, Certainty, amount, total, weakest
-from boli.weigh.devices import Device, Kind
+from boli.weigh.amount import CERTAINTIES, Amount, amount, total, weakest
+from boli.weigh.devices import Device
+from boli.weigh.efficiency import BOLI, EFFICIENCY, Efficiency
 from boli.weigh.kv import weigh_kv
 from boli.weigh.model import Model
 from boli.weigh.work import decode_flop, prefill_flop, streamed
 
 Limit = Literal["memory", "compute", "memory (compute is unknown)", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Efficiency:
-    """Which share of the limits an engine reaches: low, best guess, high.
-
-    Attributes:
-        bandwidth: Of the memory's speed, while decoding.
-        compute: Of the peak, while reading a prompt.
-        certainty: "assumed", or "calibrated" if they were fitted to runs on the machine.
-        source: Where they come from.
-    """
-
-    bandwidth: tuple[float, float, float]
-    compute: tuple[float, float, float]
-    certainty: Certainty = "assumed"
-    source: str = ""
-
-
-_GPU: Final = Efficiency(
-    bandwidth=(0.40, 0.58, 0.85),
-    compute=(0.25, 0.45, 0.70),
-    source="vLLM reaches 0.56 to 0.58 of the bandwidth with Llama-3.1-8B on H100 and A100, one request",
-)
-EFFICIENCY: Final[Mapping[Kind, Efficiency]] = MappingProxyType({
-    "gpu": _GPU,
-    "accelerator": _GPU,
-    "apple": replace(_GPU, bandwidth=(0.50, 0.70, 0.90), source="customary; nobody measured it here"),
-    "cpu": Efficiency(
-        bandwidth=(0.50, 0.75, 0.95), compute=(0.15, 0.40, 0.80),
-        source="llama.cpp reaches 0.65 to 0.97 of the memory's read speed on laptops (llama-roofline)",
-    ),
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +108,8 @@ def weigh_speed(
         prompt: Tokens of each prompt.
         kv_dtype: What the KV cache holds; the model's 16-bit type if left out.
         weight_type: The weights' format, such as "Q4_K_M": it tells what to multiply in.
-        efficiency: Shares of the limits; those of `EFFICIENCY` if left out.
+        efficiency: Shares of the limits; if left out `BOLI` for a processor that was measured, as boli
+            will run on it, and those of `EFFICIENCY` for all others.
 
     Raises:
         UsageError: A size is out of range, or there is no such cache.
@@ -152,7 +120,8 @@ def weigh_speed(
         raise UsageError(f"the prompt must have 1 to 1,000,000,000 tokens, not {prompt!r}")
     facts = model.facts
     assert facts is not None, "weigh_kv refuses a model without them"
-    bands = efficiency or EFFICIENCY[device.kind]
+    own = device.kind == "cpu" and device.certainty == "measured"
+    bands = efficiency or (BOLI if own else EFFICIENCY[device.kind])
     compute = multiplies_in(device, weight_type)
     limits = _Limits(
         bandwidth=_rate(device, "bytes/s", device.bandwidth, "bandwidth"),
@@ -165,7 +134,7 @@ def weigh_speed(
         weights = streamed(model, bytes_of, requests, "decode")
         read = total({"weights": weights, "kv_cache": kv.bytes})
         every = amount("FLOP", "requests · flop_per_token", requests=requests, flop_per_token=flop.value)
-        decode = _phase(read, every, requests, limits, guess=True)
+        decode = _phase(read, every, requests, limits, guess=True, layers=len(facts.layers))
     tokens = requests * prompt
     return SpeedAccount(
         device=device.name,
@@ -232,7 +201,10 @@ def _rate(device: Device, unit: str, value: int | None, name: str) -> Amount | N
     return amount(unit, name, certainty=device.certainty, note=f"{device.name}: {device.source}", **inputs)
 
 
-def _phase(read: Amount, flop: Amount, tokens: int, limits: _Limits, *, guess: bool) -> PhaseSpeed:
+def _phase(
+    read: Amount, flop: Amount, tokens: int, limits: _Limits, *, guess: bool, layers: int = 0
+) -> PhaseSpeed:
+    """One phase; `layers` are those of a decode step, which has one row for each token."""
     slow, fast = limits.bandwidth, limits.peak
     binds: Limit = "unknown"
     if slow is not None and fast is not None:
@@ -240,21 +212,29 @@ def _phase(read: Amount, flop: Amount, tokens: int, limits: _Limits, *, guess: b
     elif slow is not None:
         binds = "memory (compute is unknown)"
     seconds = _seconds(read, flop, limits, None)
-    low, best, high = (_speed(tokens, _seconds(read, flop, limits, band)) for band in range(3))
+    low, best, high = (
+        _speed(tokens, _seconds(read, flop, limits, band, rows=tokens, layers=layers)) for band in range(3)
+    )
     return PhaseSpeed(
         bytes=read, flop=flop, binds=binds, seconds=seconds, ceiling=_speed(tokens, seconds),
         low=low if guess else None, best=best if guess else None, high=high if guess else None,
     )  # fmt: skip
 
 
-def _seconds(read: Amount, flop: Amount, limits: _Limits, band: int | None) -> Amount | None:
+def _seconds(
+    read: Amount, flop: Amount, limits: _Limits, band: int | None, *, rows: int = 0, layers: int = 0
+) -> Amount | None:
     """A step with a share of the limits, or with all of them."""
-    bands = limits.bands
+    bands, decoding = limits.bands, layers > 0
+    compute = bands.compute
+    if decoding and bands.one_row is not None:
+        grown = 3 * rows / (rows + 2)
+        compute = (bands.one_row[0] * grown, bands.one_row[1] * grown, bands.one_row[2] * grown)
     inputs: dict[str, Any] = {}
     times, known = [], [read, flop]
     for over, work, under, rate, shares in (
         ("bytes", read, "bandwidth", limits.bandwidth, bands.bandwidth),
-        ("flop", flop, "peak", limits.peak, bands.compute),
+        ("flop", flop, "peak", limits.peak, compute),
     ):
         if rate is None:
             continue
@@ -271,6 +251,13 @@ def _seconds(read: Amount, flop: Amount, limits: _Limits, band: int | None) -> A
     if band is not None:
         certainty = max(certainty, bands.certainty, key=CERTAINTIES.index)
     formula = times[0] if len(times) == 1 else f"max({', '.join(times)})"
+    if band is not None and decoding and bands.layer_seconds[band] + bands.step_seconds[band] > 0:
+        formula += " + layers · layer_seconds + step_seconds"
+        inputs |= {
+            "layers": layers,
+            "layer_seconds": bands.layer_seconds[band],
+            "step_seconds": bands.step_seconds[band],
+        }
     return amount("s", formula, certainty=certainty, **inputs)
 
 
