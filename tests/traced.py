@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 from boli.engine.llm import LLM
 from boli.engine.loading import load
 from boli.trace import Trace
+from boli.weigh.devices import Device
 from engine.toy_llm import write_tokenizer
-from tiny_models import TINY, Zoo
+from tiny_models import TINY, Tiny, Zoo
+
+#: A machine whose limits need not be measured.
+DEVICE = Device(name="this", kind="cpu", memory=1 << 30, bandwidth=10**9, flops={"fp32": 10**10}, source="")
 
 FAMILIES = ("llama", "llama-bias", "mistral", "qwen2", "qwen3", "gemma3", "gpt2")
 
 
-def tiny_llm(zoo: Zoo, name: str = "llama", **settings: Any) -> LLM:
+def tiny_llm(zoo: Zoo, model: str | Tiny = "llama", **settings: Any) -> LLM:
     """A tiny model with two threads and an exact cache, unless told otherwise; close it."""
-    folder = zoo.folder(TINY[name])
+    folder = zoo.folder(TINY[model] if isinstance(model, str) else model)
     if not (folder / "tokenizer.json").exists():
         write_tokenizer(folder)
     chosen: dict[str, Any] = {"threads": 2, "kv_cache_type": "f32"} | settings
@@ -29,7 +33,7 @@ def tiny_llm(zoo: Zoo, name: str = "llama", **settings: Any) -> LLM:
 
 
 def whole(trace: Trace, name: str) -> NDArray[np.float32]:
-    """A probe of all tokens that were read, in `full` detail: `[layers, tokens, size]` or `[tokens, size]`."""
+    """A probe of all tokens, in `full` detail: `[layers, tokens, size]` or `[tokens, size]`."""
     assert trace._live is not None
     evidence = trace._live.evidence
     rows = np.stack([seen.values[name] for seen in evidence.decisions], axis=-2)

@@ -33,7 +33,10 @@ const beside = (server: boolean): Plugin => ({
   name: 'beside',
   generateBundle() {
     this.emitFile({ type: 'asset', fileName: 'sources.sha256', source: `${sourcesHash()}\n` })
-    if (server) this.emitFile({ type: 'asset', fileName: 'index.html', source: readFileSync(join(root, 'src/server/index.html')) })
+    if (!server) return
+    for (const [fileName, source] of [['index.html', 'index.html'], ['assets/icon.svg', 'icon.svg']] as const) {
+      this.emitFile({ type: 'asset', fileName, source: readFileSync(join(root, 'src/server', source)) })
+    }
   },
 })
 

@@ -30,7 +30,6 @@ class Ask:
         """As both servers take it."""
         return json.dumps(
             {
-                "model": "default",
                 "messages": [{"role": "user", "content": self.text}],
                 "max_tokens": self.max_tokens,
                 "temperature": 0.8,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from load.client import Ask
 
-WORDS_PER_TOKEN = 0.72  # of the text below in a vocabulary of about 50,000; `usage` has the exact count
+WORDS_PER_TOKEN = 0.92  # of the text below in a vocabulary of about 50,000; `usage` has the exact count
 
 
 def poisson(rate: float, seconds: float, seed: int, most: int) -> list[float]:

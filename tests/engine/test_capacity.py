@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from boli.engine.capacity import choose_context, pages_for
+from boli.engine.capacity import choose_cache, choose_context, pages_for
 from boli.errors import OutOfMemory, UsageError
 from engine.toy_runner import toy_config
 
@@ -59,3 +59,25 @@ def test_pages_for_one_full_context_and_short_ones_beside_it() -> None:
     assert pages_for(64, page_size=32, max_sequences=1) == 2
     assert pages_for(65, page_size=32, max_sequences=8) == 3 + 3
     assert pages_for(8192, page_size=32, max_sequences=8) == 256 + 7 * 4
+
+
+@pytest.mark.parametrize(
+    ("requested", "cache", "expected"),
+    [
+        (None, None, (2048, 64 + 12)),  # a full context, and four short ones beside it
+        (None, 10_999, (320, 10)),  # what so many pages hold
+        (None, 10**6, (2048, 1000)),
+        (100, 20_000, (100, 20)),
+    ],
+)
+def test_the_cache_may_be_given_in_bytes(
+    requested: int | None, cache: int | None, expected: tuple[int, int]
+) -> None:
+    config = toy_config(positions=2048)
+    assert choose_cache(config, requested, cache, available=10**9, **PAGE) == expected
+
+
+@pytest.mark.parametrize(("requested", "cache"), [(100, 3999), (None, 999)])
+def test_a_cache_that_does_not_hold_the_context_is_refused(requested: int | None, cache: int) -> None:
+    with pytest.raises(UsageError, match=r"it takes \d+ pages of 32 tokens"):
+        choose_cache(toy_config(), requested, cache, available=10**9, **PAGE)

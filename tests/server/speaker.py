@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 from tokenizers import pre_tokenizers
@@ -11,9 +12,16 @@ from engine.toy_llm import IM_END
 
 
 class Speaker:
-    """A hook of the toy runner: says a text behind a prompt, and that it is done. One request at a time."""
+    """A hook of the toy runner: says a text behind a prompt, and that it is done. One request at a time.
+
+    Attributes:
+        breaks_at: The place in the text where the runner fails, if it shall.
+        pauses_at: The place where it takes half a second.
+    """
 
     def __init__(self) -> None:
+        self.breaks_at: int | None = None
+        self.pauses_at: int | None = None
         self._script: list[int] = []
         self._first = 0
 
@@ -25,6 +33,10 @@ class Speaker:
     def __call__(self, batch: Batch, logits: Float32) -> None:
         for index, row in enumerate(batch.logits_rows):
             place = int(batch.positions[row]) - self._first
+            if place == self.breaks_at:
+                raise RuntimeError("the toy is broken")
+            if place == self.pauses_at:
+                time.sleep(0.5)
             said = self._script[place] if 0 <= place < len(self._script) else IM_END
             logits[index] = -5.0
             logits[index, said] = 5.0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -240,9 +240,10 @@ def test_no_line_of_the_log_can_be_forged_and_no_secret_is_in_it(
     say(locked, head("GET", "/%0d%0a2026-01-01T00:00:00Z%20error%20forged%1b%5b31m", key))
     say(locked, head("GET", "/v1/models", bearer("sk-a-wrong-key")))
     assert caplog.records
-    for style in ("text", "json"):
+    styles: tuple[Literal["text", "json"], ...] = ("text", "json")
+    for style in styles:
         for record in caplog.records:
-            line = Lines(style).format(record)  # type: ignore[arg-type]
+            line = Lines(style).format(record)
             assert line.isprintable(), line
             assert not line.startswith("2026-01-01")
             for secret in (CANARY, *KEYS, "sk-a-wrong-key"):
@@ -317,7 +318,8 @@ def test_what_is_installed_has_no_known_holes() -> None:
 
 def test_a_connection_goes_on_after_an_error(here: Running) -> None:
     with connect(here) as connection:
-        for wrong in ({"messages": []}, {"messages": 1}, {**CHAT, "n": 99}):
+        wrongs: list[dict[str, Any]] = [{"messages": []}, {"messages": 1}, {**CHAT, "n": 99}]
+        for wrong in wrongs:
             connection.sendall(post("/v1/chat/completions", json.dumps(wrong).encode()))
             assert read(connection).status == 400
         connection.sendall(head("GET", "/nothing"))

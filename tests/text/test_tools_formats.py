@@ -19,14 +19,17 @@ def shape(source: str, tool_source: str | None = None) -> ToolFormat:
 
 
 @pytest.mark.parametrize(
-    "source", [made.HERMES, made.HERMES_TEXT, made.SMOLLM_3], ids=["json", "text", "told"]
+    "source",
+    [made.HERMES, made.HERMES_TEXT, made.SMOLLM_3, made.SMOLLM_3_XML],
+    ids=["json", "text", "told", "xml_tools"],
 )
 def test_hermes(source: str) -> None:
     found = shape(source)
     assert (found.name, found.arguments_key) == ("hermes", "arguments")
     assert (found.tagged, found.listed, found.parallel, found.results) == (True, False, True, True)
     assert found.arguments_as_text == (source == made.HERMES_TEXT)
-    assert found.calls_in_content == (source == made.SMOLLM_3)
+    assert found.calls_in_content == (source in (made.SMOLLM_3, made.SMOLLM_3_XML))
+    assert found.variable == ("xml_tools" if source == made.SMOLLM_3_XML else "tools")
 
 
 def test_smollm() -> None:

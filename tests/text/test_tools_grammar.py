@@ -131,3 +131,28 @@ def test_names_are_written_as_they_are(tokenizer: Tokenizer, grammars: Grammars)
         tokens.append(next((t for t in tokenizer.encode("{}") if allowed[t]), int(allowed.argmax())))
         walk.accept(tokens[-1])
     assert json.loads(tokenizer.decode(tokens)) == {"name": name, "parameters": {}}
+
+
+@pytest.mark.parametrize("shape", [HERMES, SMOLLM], ids=["hermes", "smollm"])
+def test_an_answer_without_calls_may_have_a_form(
+    shape: ToolFormat, tokenizer: Tokenizer, grammars: Grammars
+) -> None:
+    form = json_rule({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]})
+    source = calls_grammar(shape, CALLS, required=False, parallel=True, text=form)
+    grammar = grammars.lark(source)
+
+    def accepts(text: str) -> bool:
+        walk = grammar.begin()
+        for token in tokenizer.encode(text):
+            if walk.finished or not walk.allowed()[token]:
+                return False
+            walk.accept(token)
+        return walk.finished or bool(walk.allowed()[IM_END])
+
+    call = shape.written([("add", {"a": 1})])
+    assert accepts('{"x": 1}')
+    assert accepts(call)
+    assert not accepts("")
+    assert not accepts("Hello")
+    assert not accepts('{"y": 1}')
+    assert not accepts(call + '{"x": 1}')

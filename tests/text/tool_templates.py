@@ -75,6 +75,9 @@ SMOLLM_3 = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
+# The same, with its own name for the list of tools.
+SMOLLM_3_XML = SMOLLM_3.replace("if tools", "if xml_tools").replace("in tools", "in xml_tools[:]")
+
 # A form that boli does not know: the calls stand behind a word, in a list.
 MISTRAL_TOOLS = """\
 {%- for message in messages %}
@@ -123,5 +126,5 @@ NONE = CHATML
 
 __all__ = [
     "FUNCTION_WORD", "HERMES", "HERMES_TEXT", "LLAMA_3", "MISTRAL_TOOLS", "NONE", "NO_RESULTS", "SMOLLM_2",
-    "SMOLLM_3", "XML_CALLS",
+    "SMOLLM_3", "SMOLLM_3_XML", "XML_CALLS",
 ]  # fmt: skip

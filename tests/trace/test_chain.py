@@ -10,7 +10,7 @@ import pytest
 
 from boli.engine.sampling import Sampler, SamplingParams
 from boli.trace.chain import CUTS, follow, log_normalizer
-from boli.trace.document import LISTED, describe_chain
+from boli.trace.sieve import LISTED, describe_chain
 
 VOCAB = 700
 

@@ -17,7 +17,6 @@ from boli.engine.llm import LLM
 from boli.errors import CorruptFile, ModelNotFound, StorageError, UsageError
 from boli.trace import Trace
 from boli.trace.arrays import packed, unpacked
-from boli.trace.files import checked, sealed
 from boli.trace.schema import check_document
 from tiny_models import prompt
 
@@ -166,7 +165,13 @@ def test_whatever_somebody_puts_in_and_seals_anew_is_found(full: Trace) -> None:
         (("decisions", 0, "attention", "weights"), packed(np.zeros((2, 6, 3), np.float32), "u1")),
         (("decisions", 0, "attention", "weights", "shape"), [2, 6, 10**9]),
         (("decisions", 0, "attention", "weights", "data"), "????"),
-        (("decisions", 0, "attention", "weights", "dtype"), "O"),
+        (("decisions", 0, "attention", "weights", "dtype"), "O"), (("tokens", 0, "id"), 300),
+        (("tokens", 0, "id"), -1), (("run", "sampling", "top_p"), 7), (("run", "sampling", "heat"), 1),
+        (("run", "sampling", "logit_bias"), {"300": 1.0}), (("price", "seconds"), 1e999),
+        (("decisions", 0, "values", "logits"), packed(np.zeros(5, np.float32), "f4")),
+        (("decisions", 0, "values", "residual"), packed(np.zeros((3, 96), np.float32), "f4")),
+        (("prompt_values", "q"), packed(np.zeros((2, 5, 96), np.float32), "f4")),
+        (("prompt_attention", "weights"), packed(np.zeros((2, 6, 5, 5), np.float32), "f4")),
     ],
 )  # fmt: skip
 def test_sizes_must_agree(full: Trace, path: tuple[Any, ...], value: Any) -> None:
@@ -176,7 +181,7 @@ def test_sizes_must_agree(full: Trace, path: tuple[Any, ...], value: Any) -> Non
         parent = parent[key]
     parent[path[-1]] = value
     with pytest.raises(CorruptFile):
-        checked(sealed(changed), "it")
+        check_document(changed, "it")
 
 
 def test_a_full_disk_leaves_no_half_file(

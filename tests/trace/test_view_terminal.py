@@ -13,7 +13,7 @@ from rich.console import Console
 
 from boli.errors import UsageError
 from boli.trace.arrays import unpacked
-from boli.trace.view.parts import Facts, Grid, Heading, Language, Prose, Ruler, Table
+from boli.trace.view.parts import Bars, Facts, Grid, Heading, Language, Prose, Ruler, Table
 from boli.trace.view.reading import Reading
 from boli.trace.view.terminal import chapters, print_walk
 from trace_documents import HOSTILE, make
@@ -21,6 +21,7 @@ from trace_documents import HOSTILE, make
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 View = dict[str, int]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
+TINTS = re.compile(r"[·░▒▓█▁▂▃▄▅▆▇▏▎▍▌▋▊▉\s]+")
 VIEWS: list[View] = [{}, {"step": 0}, {"step": 5}, {"layer": 1}, {"step": 3, "layer": 2, "head": 1}]
 
 
@@ -40,7 +41,15 @@ def walk(
         force_terminal=colours,
         emoji=False,
     )
-    print_walk(document, console, language=language, **(view or {}))
+    asked = view or {}
+    print_walk(
+        document,
+        console,
+        step=asked.get("step"),
+        layer=asked.get("layer"),
+        head=asked.get("head"),
+        language=language,
+    )
     return written.getvalue()
 
 
@@ -66,9 +75,9 @@ def test_colours_only_add_styles(view: View) -> None:
     assert STYLE.search(coloured)
     bare = STYLE.sub("", coloured)
     assert "\x1b" not in bare
+    said = TINTS.sub("", bare)
     for line in plain.split("\n"):
-        words = re.sub(r"[·░▒▓█▁▂▃▄▅▆▇▏▎▍▌▋▊▉\s]+", "", line)
-        assert words in re.sub(r"[·░▒▓█▁▂▃▄▅▆▇▏▎▍▌▋▊▉\s]+", "", bare)
+        assert TINTS.sub("", line) in said
 
 
 def hostile() -> dict[str, Any]:
@@ -156,6 +165,18 @@ def test_a_heads_row_is_the_documents_attention() -> None:
     weights = unpacked(document["decisions"][2]["attention"]["weights"], "attention")[3]
     assert grid.values == [[float(value) for value in row] for row in weights]
     assert grid.most == pytest.approx(float(weights[:, 1:].max()))
+
+
+def test_the_sink_can_be_hidden() -> None:
+    reading = Reading(make(), hide_sink=True)
+    for view in ({"layer": 1}, {"step": 4, "layer": 2, "head": 0}):
+        grid = next(part for part in chapters(reading, **view) if isinstance(part, Grid))
+        assert all(row[0] is None for row in grid.values)
+        assert grid.aside is not None
+        assert all(share.endswith("%") for share in grid.aside[1])
+    bars = next(part for part in chapters(reading, layer=2, head=0, step=4) if isinstance(part, Bars))
+    assert not any(bar.name.startswith("0 ") for bar in bars.rows)
+    assert sum(bar.share for bar in bars.rows) == pytest.approx(1.0, abs=0.01)  # the rest is named
 
 
 def test_the_number_drawn_lies_in_the_bucket_that_it_hit() -> None:

@@ -33,9 +33,21 @@ class Opened:
     def slide(self, name: str, value: float) -> None:
         """Moves a slider."""
         self.part(name).evaluate(
-            "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', { bubbles: true })) }",
+            """(slider, value) => {
+                slider.value = value
+                slider.dispatchEvent(new Event('input', { bubbles: true }))
+            }""",
             value,
         )
+
+    def fits(self, width: int) -> None:
+        """Makes the screen so wide, and waits until nothing is wider; its policy forbids waiting inside."""
+        self.page.set_viewport_size({"width": width, "height": 844})
+        for _ in range(50):
+            if self.page.evaluate("document.documentElement.scrollWidth") <= width:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"something is wider than a screen of {width} pixels")
 
 
 def open_page(browser: Browser, address: str, *, wait_for: str = "decision", **context: Any) -> Opened:

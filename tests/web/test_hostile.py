@@ -32,7 +32,10 @@ def test_model_text_never_acts(opener: Opener) -> None:
     assert "⟨202E⟩evil⟨2066⟩" in body
     assert "␛[31mred" in body
     everything = page.evaluate(
-        "document.body.textContent + [...document.querySelectorAll('*')].map((one) => [...one.attributes].map((a) => a.value).join()).join()"
+        """() => {
+            const all = [...document.querySelectorAll('*')].flatMap((one) => [...one.attributes])
+            return document.body.textContent + all.map((one) => one.value).join()
+        }"""
     )
     script = page.locator("script").last.inner_text()
     for forbidden in ("\u202e", "\u2066", "\x1b"):
@@ -44,7 +47,7 @@ def test_the_policy_allows_nothing_from_outside(opener: Opener) -> None:
     refused = opened.page.evaluate(
         """async () => {
             const seen = []
-            document.addEventListener('securitypolicyviolation', (event) => seen.push(event.effectiveDirective))
+            document.addEventListener('securitypolicyviolation', (one) => seen.push(one.effectiveDirective))
             const image = document.createElement('img')
             image.src = 'data:image/png;base64,AAAA'
             document.body.append(image)

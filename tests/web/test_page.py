@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from web.conftest import Opener
+from web.made_decision import packed
 from web.made_document import make_document
 from web.opened import Opened
 
@@ -79,7 +81,7 @@ def test_keys_move_through_tokens_layers_and_heads(opener: Opener, document: dic
 def test_every_control_can_be_reached_and_has_a_name(opener: Opener, document: dict[str, Any]) -> None:
     opened = opener(document)
     nameless = opened.page.evaluate(
-        """() => [...document.querySelectorAll('button, input, canvas[tabindex], a[href], [role=listbox], [role=grid]')]
+        """() => [...document.querySelectorAll('button, input, a[href], canvas[tabindex], [role=grid]')]
             .filter((one) => !one.closest('[aria-hidden=true]'))
             .filter((one) => !(one.ariaLabel || one.innerText?.trim() || one.title || one.labels?.length))
             .map((one) => one.outerHTML.slice(0, 120))"""
@@ -91,7 +93,8 @@ def test_every_control_can_be_reached_and_has_a_name(opener: Opener, document: d
         part, tag, outline = opened.page.evaluate(
             """() => {
                 const one = document.activeElement
-                return [one.closest('[data-testid]')?.dataset.testid, one.outerHTML.slice(0, 80), getComputedStyle(one).outlineStyle]
+                const part = one.closest('[data-testid]')?.dataset.testid
+                return [part, one.outerHTML.slice(0, 80), getComputedStyle(one).outlineStyle]
             }"""
         )
         seen.add(part)
@@ -134,8 +137,7 @@ def test_the_reader_s_own_language_and_theme_come_first(opener: Opener, document
 def test_nothing_is_wider_than_the_screen(opener: Opener, document: dict[str, Any]) -> None:
     opened = opener(document)
     for width in (1440, 768, 390, 360):
-        opened.page.set_viewport_size({"width": width, "height": 844})
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        opened.fits(width)
     opened.page.keyboard.press("ArrowRight")
     _decision_shown(opened, document, 1)
 
@@ -192,6 +194,34 @@ def test_the_tour_goes_through_the_steps(opener: Opener, document: dict[str, Any
     assert "10 of 11" in opened.text("tour")
     opened.page.keyboard.press("Escape")
     assert opened.part("tour").count() == 0
+
+
+def test_another_format_is_shown_side_by_side(opener: Opener) -> None:
+    document = make_document(layers=4, generated=6)
+    other = document["model"] | {"name": "the-other-format", "bytes": document["model"]["bytes"] * 2}
+    chosen = [decision["token"] for decision in document["decisions"]]
+    chosen[2] += 1
+    document["compare"] = {
+        "model": other,
+        "bytes": [document["model"]["bytes"], other["bytes"]],
+        "bytes_per_token": [1 << 20, 1 << 21],
+        "kv_bytes": [4096, 4096],
+        "seconds_per_token": [0.005, None],
+        "first_divergent": 2,
+        "decisions": [
+            {"kl": 0.01 * n, "chosen": token, "text": f" said{n}", "probability": [0.5, 0.25], "rank": n}
+            for n, token in enumerate(chosen)
+        ],
+        "cosine": packed(np.linspace(1.0, 0.9, 24).reshape(6, 4), "f4"),
+    }
+    opened = opener(document)
+    assert "the-other-format" in opened.text("compare")
+    assert "100%" in opened.text("compare")
+    opened.part("compare").get_by_role("button", name="decision 3").click()
+    _decision_shown(opened, document, 2)
+    assert "·said2" in opened.text("compare")
+    assert "50.0% → 25.0%" in opened.text("compare")
+    assert opened.part("compare").locator(".apart").count() == 1
 
 
 def test_a_trace_without_attention_lens_and_times_says_so(opener: Opener) -> None:

@@ -85,14 +85,14 @@ def test_five_hundred_settings_draw_what_the_engine_draws(opener: Opener, docume
     opened = opener(document)
     generator = np.random.default_rng(5)
     cases = []
-    for number in range(500):
+    for case in range(500):
         settings = {
             "temperature": float(generator.choice([0.1, 0.5, 0.9, 1.0, 1.7])),
             "top_k": int(generator.choice([1, 2, 5, 16, 40])),
             "top_p": float(generator.choice([0.2, 0.7, 0.95, 1.0])),
             "min_p": float(generator.choice([0.0, 0.05, 0.5])),
         }
-        cases.append((number % len(document["decisions"]), settings, float(generator.random())))
+        cases.append((case % len(document["decisions"]), settings, float(generator.random())))
     asked = [
         [
             document["decisions"][index]["sampler"],

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-import boli.trace.page.writing
+from boli.errors import StorageError
 from boli.trace.page import page_html, write_page
 from boli.trace.page.packed import packed
+from boli.trace.schema import check_document
 from web.conftest import Opener
+from web.made_decision import packed as packed_array
 from web.made_document import make_document
-from web.made_document import packed as packed_array
 
 # Gives the document back as JSON, with arrays as base64 again.
 _READ_BACK = """async () => {
     const document_ = await boli.openEmbedded(document.getElementById('document').textContent)
     return JSON.stringify(document_, (key, value) =>
-        value instanceof Uint8Array ? btoa(Array.from(value, (byte) => String.fromCharCode(byte)).join('')) : value)
+        value instanceof Uint8Array ? btoa(String.fromCharCode(...value)) : value)
 }"""
 
 
-def test_the_page_holds_the_whole_document(opener: Opener) -> None:
-    import numpy as np
+def test_the_made_document_is_one() -> None:
+    for temperature in (0.0, 0.8):
+        check_document(make_document(layers=3, temperature=temperature), "the made document")
 
+
+def test_the_page_holds_the_whole_document(opener: Opener) -> None:
     document = make_document(layers=3, generated=9, hostile=True)
     # What the fixture lacks: other numbers, rows with different keys, a text that contradicts its id.
     document["decisions"][2]["values"] = {
@@ -73,11 +78,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "trace.html"
     path.write_text("before")
 
-    def full(_: Any) -> str:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(boli.trace.page.writing, "page_html", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="the page"):
         write_page(make_document(layers=2, generated=3), path)
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["trace.html"]

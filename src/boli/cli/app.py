@@ -32,7 +32,7 @@ class _Commands(LazyGroup):
         "chat": "Talk with a model.",
         "serve": "Serve a model to OpenAI's clients, and show what happens.",
         "tokenize": "Show how a text becomes tokens.",
-        "trace": "Show what happened in a run: every step, layer and choice.",
+        "trace": "Show what happened in a run: every step, every layer, every choice.",
         "models": "List, fetch, show and remove models.",
         "bench": "Measure how fast a model runs here, and what holds it back.",
         "weigh": "Weigh a model before it is downloaded: its bytes, what fits, how fast.",

@@ -42,11 +42,19 @@ Examples:
 #: Number formats that a floating-point model can be rounded to, by the names that files have for them.
 _FORMS = {"BF16": "bf16", "Q8_0": "int8", "Q4_1": "int4", "bf16": "bf16", "int8": "int8", "int4": "int4"}
 
+# What only a run, and what only a replay can be told.
+_OF_A_RUN = (
+    "chat", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "seed", "stop", "weights", "kv_cache_type",
+)  # fmt: skip
+_OF_A_REPLAY = ("detail", "compare", "model", "context", "threads")
+
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @application.command(help=HELP)
 def trace(
+    ctx: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -137,12 +145,17 @@ def trace(
             "logprobs": 0,
         }
     )
+    if json:
+        _refuse(ctx, ("step", "layer", "head", "language"), "--json prints the whole trace")
     loading = _Loading(model, context, threads, weights, kv_cache_type)
     found = _found(prompt)
     if found is not None:
+        _refuse(ctx, (*_OF_A_RUN, *_OF_A_REPLAY), "the trace is made already")
         made = found
     else:
         run = _run_of(prompt)
+        if run is not None:
+            _refuse(ctx, _OF_A_RUN, "the run was made already, with settings of its own")
         text = arguments.read_text(prompt) if run is None and prompt is not None else ""
         messages = parse_messages(text) if chat else None
         with TerminalProgress() as progress, loading.load(progress, run) as llm:
@@ -154,8 +167,6 @@ def trace(
             made = _replayed(llm, run, detail)
         if compare is not None:
             made = made.compare(_other(compare, loading, run, detail))
-    if compare is not None and found is not None:
-        raise UsageError("a saved trace cannot be compared: it has not all logits", remedy="trace the run")
     if save is not None:
         made.save(save)
         note(f"written: {save}", "dim")
@@ -166,6 +177,14 @@ def trace(
         print_json(made.document())
     elif html is None or step is not None or layer is not None or head is not None:
         _show(made, step, layer, head, language, compared=compare is not None)
+
+
+def _refuse(ctx: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Refuses options that would do nothing, rather than ignore them."""
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning here: {why}")
 
 
 class _Loading:
@@ -188,7 +207,7 @@ class _Loading:
         form = _FORMS.get(name or "")
         if form is not None:
             weights, name = form, None
-        default = "smollm2" if run is None else run.model.name
+        default = "smollm2" if run is None else _found_again(run)
         return load(
             name or self._model or default,
             context=context,
@@ -199,12 +218,23 @@ class _Loading:
         )
 
 
+def _found_again(run: RunRecord) -> str:
+    """What loads the model of a run, from whichever folder this is typed in."""
+    from boli.sources.aliases import ALIASES  # noqa: PLC0415
+
+    name = run.model.name
+    if name in ALIASES or name.startswith(("hf:", "ms:", "pypi:")) or not Path(run.model.path).exists():
+        return name
+    return run.model.path
+
+
 def _found(prompt: str | None) -> Trace | None:
     """The trace in a file, if the prompt names one."""
     path = _file(prompt)
     if path is None:
         return None
-    from boli.engine.record import SCHEMA, read_json  # noqa: PLC0415
+    from boli.engine.json_files import read_json  # noqa: PLC0415
+    from boli.engine.record import SCHEMA  # noqa: PLC0415
     from boli.trace import Trace  # noqa: PLC0415
     from boli.trace.files import LARGEST_FILE, checked  # noqa: PLC0415
 
@@ -232,9 +262,14 @@ def _run_of(prompt: str | None) -> RunRecord | None:
 
 def _file(prompt: str | None) -> Path | None:
     """The file that a prompt names, if it does."""
-    if prompt is None or not prompt.endswith(".json") or "\n" in prompt:
+    if prompt is None or not prompt.endswith(".json") or any(map(str.isspace, prompt)):
         return None
-    return path if (path := Path(prompt)).is_file() else None
+    if not (path := Path(prompt)).is_file():
+        raise UsageError(
+            f"there is no file {prompt}",
+            remedy="to trace this as a text, pipe it: echo … | boli trace -",
+        )
+    return path
 
 
 def _replayed(llm: LLM, run: RunRecord, detail: str, *, other_model: bool = False) -> Trace:

@@ -24,6 +24,7 @@ def print_trace(
     layer: int | None = None,
     head: int | None = None,
     language: Language = "en",
+    hide_sink: bool = False,
 ) -> None:
     """Writes a trace to stdout; see `boli.trace.view.terminal.print_walk`.
 
@@ -32,7 +33,15 @@ def print_trace(
     """
     from boli.trace.view.terminal import print_walk  # noqa: PLC0415  brings in rich
 
-    print_walk(document, stdout_console(), step=step, layer=layer, head=head, language=language)
+    print_walk(
+        document,
+        stdout_console(),
+        step=step,
+        layer=layer,
+        head=head,
+        language=language,
+        hide_sink=hide_sink,
+    )
 
 
 def stdout_console() -> Console:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from boli.cpu.header import check_below
 from boli.cpu.layouts import padded
-from boli.cpu.sizes import HEAD_PADDING, KV_BYTES, PAGE_SIZE, page_bytes
+from boli.cpu.sizes import HEAD_PADDING, KV_BYTES, PAGE_SIZE, page_bytes, pages_together
 
 if TYPE_CHECKING:
     from boli.blueprint.config import Config
@@ -36,8 +36,11 @@ def read_pages(
     if not 0 <= length <= len(pages) * PAGE_SIZE:
         raise ValueError(f"{length} positions are not in {len(pages)} pages")
     check_below("page", pages, num_pages)
-    whole = cache.reshape(config.num_hidden_layers, heads, num_pages, page_bytes(kv_type, width))
-    content = whole[layer][:, pages].swapaxes(0, 1)  # a copy: [pages, heads, bytes]
+    together = pages_together(num_pages)
+    whole = cache.reshape(
+        config.num_hidden_layers, num_pages // together, heads, together, page_bytes(kv_type, width)
+    )
+    content = whole[layer][pages // together, :, pages % together]  # a copy: [pages, heads, bytes]
     end = PAGE_SIZE * width * KV_BYTES[kv_type]
     keys, values = (_numbers(content[..., at : at + end], kv_type) for at in (0, end))
     page = len(pages), heads

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boli.cpu import plan as p
-from boli.cpu.sizes import PAGE_SIZE
+from boli.cpu.sizes import PAGE_SIZE, pages_together
 
 if TYPE_CHECKING:
     from boli.engine.batch import Batch, Int32
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a step may ask for: rows, token ids, positions of a sequence, pages of the cache."""
+    """What a step may ask for: rows, token ids, positions of a sequence, pages of so many heads."""
 
     rows: int
     vocabulary: int
     context: int
     pages: int
+    kv_heads: int
 
 
 class Header:
@@ -35,6 +36,7 @@ class Header:
 
     def __init__(self, limits: Limits, words: npt.NDArray[np.int64] | None = None) -> None:
         self.limits = limits
+        self._together = pages_together(limits.pages)
         self.words = np.zeros(p.HEADER_WORDS, np.int64) if words is None else words
 
     def copy(self) -> Header:
@@ -79,6 +81,9 @@ class Header:
             own = positions if len(tables) == 1 else positions[sequences == sequence]
             if len(own):
                 check_below("page", tables[sequence, : int(own.max()) // PAGE_SIZE + 1], limits.pages)
+        # Where a head's page lies, counted in pages of one head.
+        groups, within = np.divmod(tables, np.int32(self._together))
+        arrays[3] = groups * np.int32(self._together * limits.kv_heads) + within
         fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
         for field, array in zip(fields, arrays, strict=True):
             self.set(field, array)

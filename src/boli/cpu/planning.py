@@ -25,6 +25,7 @@ from boli.cpu.sizes import (
     HEAD_PADDING,
     KV_TYPES,
     page_bytes,
+    pages_together,
     result_bytes,
     scratch_bytes,
     stream_bytes,
@@ -83,7 +84,8 @@ class Plan:
         self._ledger = ledger
         self._keep: list[npt.NDArray[Any]] = []
         self._matrices: list[PackedMatrix] = []
-        limits = Limits(max_rows, self.blueprint.config.vocab_size, context, num_pages)
+        config = self.blueprint.config
+        limits = Limits(max_rows, config.vocab_size, context, num_pages, config.num_key_value_heads)
         self.header = Header(limits)
         packer = Packer(checkpoint, ledger)
         self._plan_weights(packer)
@@ -200,9 +202,10 @@ class Plan:
         page = size // (config.num_hidden_layers * self.num_pages)
         cache = self._allocate("kv_cache", size, np.uint8)
         self.header.set(p.KV_CACHE, cache)
-        # The pages of one head lie together: a sequence that got them in a row is read in a row.
+        # Some pages of one head lie together: a sequence that got them in a row is read in a row.
+        together = pages_together(self.num_pages)
         self.header.set(p.PAGE_STRIDE, page // config.num_key_value_heads)
-        self.header.set(p.HEAD_STRIDE, page // config.num_key_value_heads * self.num_pages)
+        self.header.set(p.HEAD_STRIDE, page // config.num_key_value_heads * together)
         self.header.set(p.KV_TYPE, KV_TYPES.index(self.kv_type))
         self.header.set(p.LAYER_KV_STRIDE, page * self.num_pages)
         return cache

@@ -37,6 +37,15 @@ KV_TYPES = ("bf16", "int8", "f32")
 KV_BYTES = {"bf16": 2, "int8": 1, "f32": 4}
 
 
+def pages_together(num_pages: int) -> int:
+    """How many pages of one head lie together: as many as 16, if they divide the number of pages.
+
+    One page would be too short for a processor to fetch ahead; all pages would spread the first few tokens
+    over as many large pages of memory as there are heads.
+    """
+    return next(count for count in range(min(16, num_pages), 0, -1) if num_pages % count == 0)
+
+
 def page_bytes(kv_type: str, head_padded: int) -> int:
     """Bytes of a page of one key/value head: keys, values, and for int8 a scale for each of them."""
     scales = 2 * PAGE_SIZE * F4 if kv_type == "int8" else 0

@@ -53,5 +53,12 @@ class Runner(Protocol):
             The array belongs to the runner and is valid until the next call.
         """
 
+    def hidden(self, batch: Batch) -> Float32:
+        """Runs one step, as `forward` does, without the output layer.
+
+        Returns:
+            float32 `[outputs, hidden_size]`: what comes out of the final norm, for each of `logits_rows`.
+        """
+
     def close(self) -> None:
         """Frees weights and cache and ends the threads. May be called twice."""

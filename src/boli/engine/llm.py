@@ -224,16 +224,7 @@ class LLM:
     @cached_property
     def identity(self) -> Identity:
         """Who this is, as it stands in the record of a run."""
-        return Identity(
-            name=self.name,
-            path=str(self.path),
-            format=self.format,
-            weights=self.weights.form,
-            kv_cache_type=self.kv_cache_type,
-            threads=self.threads,
-            context=self.context,
-            hash=self.fingerprint,
-        )
+        return Identity.of(self)
 
     def close(self) -> None:
         """Ends all requests and frees weights and cache. May be called twice."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +21,6 @@ from boli.errors import BoliError, NumericError, UsageError
 
 Pooling = Literal["mean", "last", "first"]
 Float64 = npt.NDArray[np.float64]
-
-
-class HiddenRunner(Protocol):
-    """A runner that can stop before the output layer."""
-
-    def hidden(self, batch: Batch) -> Float32:
-        """Runs one step, as `Runner.forward` does, without the output layer.
-
-        Returns:
-            float32 `[outputs, hidden_size]`: what comes out of the final norm, for each of `logits_rows`.
-        """
 
 
 class Embedding:
@@ -159,7 +148,7 @@ class Pooler:
             if not works:
                 return False
             try:
-                states = cast("HiddenRunner", self._engine.runner).hidden(_batch_of(works))
+                states = self._engine.runner.hidden(_batch_of(works))
             except Exception as error:  # whatever it is, it ends these texts only
                 for borrower, _ in works:
                     self._finish(borrower, error)

@@ -16,22 +16,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
+from boli.engine.json_files import Taking, read_json
 from boli.engine.params import SamplingParams
 from boli.engine.request import FinishReason
 from boli.engine.whole_file import write_whole
-from boli.errors import CorruptFile, ModelNotFound, StorageError, UsageError
+from boli.errors import StorageError, UsageError
 from boli.machine import cache_dir
 
 if TYPE_CHECKING:
+    from boli.engine.llm import LLM
     from boli.engine.request import Request
 
 SCHEMA: Final = "boli-run/1"
 #: A record is read only if its file is no larger; one of a million tokens has about 40 MB.
 LARGEST_FILE: Final = 64 << 20
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,20 @@ class Identity:
     threads: int
     context: int
     hash: str
+
+    @classmethod
+    def of(cls, llm: LLM) -> Identity:
+        """That of a loaded model."""
+        return cls(
+            name=llm.name,
+            path=str(llm.path.absolute()),
+            format=llm.format,
+            weights=llm.weights.form,
+            kv_cache_type=llm.kv_cache_type,
+            threads=llm.threads,
+            context=llm.context,
+            hash=llm.fingerprint,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +186,7 @@ class RunRecord:
         Raises:
             CorruptFile: A part is missing, of the wrong type or contradicts another.
         """
-        take = _Taking(document, source)
+        take = Taking(document, source)
         if take.whole.get("schema") != SCHEMA:
             raise take.wrong(f"its schema is {take.whole.get('schema')!r}, and boli reads {SCHEMA!r}")
         ids = take.numbers("token_ids", int)
@@ -193,7 +207,7 @@ class RunRecord:
             raise take.wrong("it ended for no reason that boli knows")
         return cls(
             created=take("created", str),
-            model=_identity(_Taking(take("model", dict), source)),
+            model=_identity(Taking(take("model", dict), source)),
             token_ids=ids,
             prompt_length=length,
             seed=take("seed", int),
@@ -204,13 +218,12 @@ class RunRecord:
             messages=None if messages is None else tuple(messages),
             answer=take("answer", str),
             finish_reason=cast("FinishReason", take("finish_reason", str)),
-            **{name: take(name, int) for name in _COUNTS},  # type: ignore[arg-type]
-            timings={str(key): float(value) for key, value in take("timings", dict).items()
-                     if isinstance(value, (int, float))},
+            **{name: take(name, int) for name in _COUNTS},
+            timings=Taking(take("timings", dict), source).all_numbers(),
         )  # fmt: skip
 
 
-def _identity(take: _Taking) -> Identity:
+def _identity(take: Taking) -> Identity:
     return Identity(**{each.name: take(each.name, _TYPES[str(each.type)]) for each in fields(Identity)})
 
 
@@ -226,39 +239,7 @@ _COUNTS: Final = ("reused_tokens", "drafted_tokens", "accepted_tokens", "preempt
 _TYPES: Final[Mapping[str, type]] = {"str": str, "int": int}
 
 
-class _Taking:
-    """Takes typed parts out of a document that anybody may have written."""
-
-    def __init__(self, document: object, source: str) -> None:
-        self._source = source
-        if not isinstance(document, dict):
-            raise self.wrong("it is no JSON object")
-        self.whole: dict[str, Any] = document
-
-    def __call__(self, name: str, kind: type[Kind]) -> Kind:
-        value = self.whole.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.wrong(f"{name!r} is missing or no {kind.__name__}")
-        return value
-
-    def numbers(self, name: str, kind: type[Kind], *, null: Kind | None = None) -> tuple[Kind, ...]:
-        """A list of numbers of one kind; a whole number is a `float` too."""
-        kinds = (int,) if kind is int else (int, float)
-        values = [null if value is None else value for value in self(name, list)]
-        if not all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
-            raise self.wrong(f"{name!r} is no list of numbers")
-        return tuple(kind(value) for value in values)  # type: ignore[call-arg]
-
-    def wrong(self, why: str) -> CorruptFile:
-        """The error for a part that is not as it should be."""
-        return CorruptFile(
-            f"{self._source} cannot be read as a run",
-            cause=why,
-            remedy="it was cut short, edited or written by another version: run the prompt again",
-        )
-
-
-def _sampling(take: _Taking) -> SamplingParams:
+def _sampling(take: Taking) -> SamplingParams:
     try:
         return SamplingParams.from_options(take("sampling", dict))
     except UsageError as error:
@@ -305,33 +286,3 @@ def load_record(path: str | Path) -> RunRecord:
         CorruptFile: It is no run, is too large, was cut short or edited.
     """
     return RunRecord.from_json(read_json(Path(path), LARGEST_FILE), Path(path).name)
-
-
-def read_json(path: Path, largest: int) -> object:
-    """A JSON file from outside: of bounded size, UTF-8, without NaN.
-
-    Raises:
-        ModelNotFound: There is no such file.
-        CorruptFile: It is too large or no JSON.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise ModelNotFound(
-            f"{path} cannot be opened", cause=error.strerror or str(error), remedy="check the path"
-        ) from error
-    if len(data) > largest:
-        raise CorruptFile(f"{path.name} is too large to be read", cause=f"it has more than {largest:,} bytes")
-    try:
-        return json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(
-            f"{path.name} is no JSON",
-            cause=f"{str(error)[:200]}; a file that was cut short looks like this",
-            remedy="write it again",
-        ) from error
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")

@@ -70,6 +70,8 @@ class Mailbox:
     def __init__(self) -> None:
         self._ready: dict[Answer, None] = {}
         self._waiter: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._since = 0.0
 
     def put(self, answer: Answer) -> None:
         """Says that an answer has something."""
@@ -80,14 +82,14 @@ class Mailbox:
         """Waits for an answer that has something; None if nothing came for `patience` seconds."""
         if not self._ready:
             loop = asyncio.get_running_loop()
+            self._since = loop.time()
+            if patience is not None and self._alarm is None:
+                self._alarm = loop.call_later(patience, self._ring, loop, patience)
             self._waiter = loop.create_future()
-            alarm = None if patience is None else loop.call_later(patience, self._wake)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-                if alarm is not None:
-                    alarm.cancel()
         if not self._ready:
             return None
         answer = next(iter(self._ready))
@@ -97,6 +99,15 @@ class Mailbox:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+        """One alarm serves many waits: when it goes off it is set anew, for what is left of the latest."""
+        self._alarm = None
+        left = self._since + patience - loop.time()
+        if left <= 0.001:
+            self._wake()
+        elif self._waiter is not None:
+            self._alarm = loop.call_later(left, self._ring, loop, patience)
 
 
 @dataclass(eq=False, slots=True)
@@ -126,6 +137,7 @@ class Answer(AsyncIterator[Piece]):
     ended: bool = False
     closed: bool = False
     told: float = 0.0  # when it last had something new
+    put_at: float = 0.0  # when its reader was last told
     seen: int = -1  # tokens that the service has told of; before it ran not even none
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from boli.server import (
     errors,
     messages,
     ollama,
+    openapi,
     responses,
     status,
     tokens,
@@ -40,15 +41,23 @@ def create_app(llm: LLM, settings: Settings) -> FastAPI:
         llm: The model.
         settings: How the server is set up.
     """
-    service = Service(llm, max_queue=settings.max_queue, stall_seconds=settings.stall_timeout)
+    service = Service(
+        llm,
+        max_queue=settings.max_queue,
+        stall_seconds=settings.stall_timeout,
+        stream_interval=settings.stream_interval,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if llm.tokenizer.chat_template is not None:
+            llm.tokenizer.chat_template.warm_up()
         try:
             yield
         finally:
             await service.close()
+            context.close()
 
     app = FastAPI(title="boli", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context = Context(llm, service, settings)
@@ -67,4 +76,5 @@ def create_app(llm: LLM, settings: Settings) -> FastAPI:
     app.include_router(pages.router())
     for module in (status, chat, completions, responses, embeddings, messages, ollama, tokens, traces):
         app.include_router(module.router)
+    openapi.install(app)
     return app

@@ -16,7 +16,7 @@ from boli.server.limits import (
     MAX_TOOLS,
 )
 from boli.server.sampling_fields import BoliOptions, Positive, SamplingFields, StreamOptions
-from boli.server.tools import Tool, ToolChoice
+from boli.server.tools_wire import Tool, ToolChoice
 from boli.server.unions import LIST, TEXT, TEXT_OR_LIST
 from boli.server.wire import Name, Wire
 
@@ -111,6 +111,15 @@ class Message(Wire):
         return message
 
 
+class TemplateOptions(Wire):
+    """The names that a request may set in the chat template; those that a template ignores change nothing."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+    reasoning_effort: Name | None = None
+    date_string: Name | None = None
+
+
 class ChatRequest(SamplingFields, FormatFields):
     """The body of a request for an answer in a conversation."""
 
@@ -142,7 +151,7 @@ class ChatRequest(SamplingFields, FormatFields):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: dict[str, bool | int | str] | None = None
+    chat_template_kwargs: TemplateOptions | None = None
     boli: BoliOptions | None = None
 
     @model_validator(mode="after")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from boli.server.formats import FormatFields
@@ -20,12 +20,24 @@ from boli.server.wire import Name
 
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
-Prompts = (
-    str
-    | Tokens
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS)]
-)
+
+
+def _kind(prompt: Any) -> str:
+    """What a prompt is meant to be, so that an error is about that."""
+    if not isinstance(prompt, list):
+        return "(text)"
+    first = prompt[0] if prompt else ""
+    return "(lists)" if isinstance(first, list) else "(texts)" if isinstance(first, str) else "(tokens)"
+
+
+_LIST = Field(min_length=1, max_length=MAX_PROMPTS)
+Prompts = Annotated[
+    Annotated[str, Tag("(text)")]
+    | Annotated[Tokens, Tag("(tokens)")]
+    | Annotated[list[str], _LIST, Tag("(texts)")]
+    | Annotated[list[Tokens], _LIST, Tag("(lists)")],
+    Discriminator(_kind),
+]
 
 
 class CompletionRequest(SamplingFields, FormatFields):

@@ -19,7 +19,7 @@ from boli import __version__
 from boli.engine.grammar import Grammars
 from boli.engine.record import Origin
 from boli.server.answer import Answer
-from boli.server.errors import ApiError
+from boli.server.errors import ApiError, as_api_error
 from boli.server.metrics import Metrics
 from boli.server.receipts import Receipts, summary
 from boli.server.recent import Recent
@@ -93,7 +93,12 @@ class Context:
         self.recent = Recent(origin, replayable=self.settings.trace)
         self.grammars = Grammars(self.llm.tokenizer, self.llm.blueprint.config.vocab_size)
         self._grammar_threads = ThreadPoolExecutor(GRAMMAR_THREADS, "boli-grammar")
+        self._grammar_threads.submit(self.grammars.prepare)
         self.service.on_end.append(self._ended)
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._grammar_threads.shutdown(wait=False, cancel_futures=True)
 
     async def in_grammar_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Runs what may compile a stranger's grammar; tokenizers must not wait for that."""
@@ -101,6 +106,9 @@ class Context:
 
     def _ended(self, answer: Answer) -> None:
         self.recent.add(answer)
+        error = None if answer.request is None else answer.request.error
+        if error is not None and as_api_error(error).status >= 500:
+            log.error("answer failed", exc_info=error, extra={"fields": {"id": answer.job.request_id}})
         if log.isEnabledFor(logging.INFO):
             log.info("answer", extra={"fields": _logged(answer)})
 

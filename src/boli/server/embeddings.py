@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Discriminator, Field, Tag
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from boli.engine.batch import Float32
 from boli.engine.pooling import Pooling, unit
@@ -26,6 +26,7 @@ from boli.server.context import Context, context_of
 from boli.server.embeddings_queue import EmbeddingQueue
 from boli.server.errors import ApiError, invalid
 from boli.server.limits import MAX_TEXTS
+from boli.server.long_lists import document, joined, long_list
 from boli.server.sampling_fields import Positive
 from boli.server.sse import until_gone
 from boli.server.wire import Name, Wire, read
@@ -85,16 +86,20 @@ async def embeddings(request: Request) -> Response:
     prompts = await context.service.in_text_thread(encode_all, context, wanted.texts)
     vectors = await embed(request, prompts, wanted.pooling)
     count = sum(map(len, prompts))
-    body = {
+    head = {
         "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": _written(vector, wanted)}
-            for index, vector in enumerate(vectors)
-        ],
         "model": context.model,
         "usage": {"prompt_tokens": count, "total_tokens": count},
     }
-    return JSONResponse(body)
+
+    def written() -> bytes:
+        entries = (
+            document({"object": "embedding", "index": index}, embedding=_written(vector, wanted)).decode()
+            for index, vector in enumerate(vectors)
+        )
+        return document(head, data=joined(entries))
+
+    return Response(await context.service.in_text_thread(written), media_type="application/json")
 
 
 def check_dimensions(context: Context, dimensions: int | None) -> None:
@@ -148,7 +153,8 @@ async def embed(request: Request, prompts: Sequence[Sequence[int]], pooling: Poo
     """
     state: Any = request.app.state
     if not hasattr(state, "embeddings"):
-        state.embeddings = EmbeddingQueue(context_of(request).service)
+        context = context_of(request)
+        state.embeddings = EmbeddingQueue(context.service, context.settings.shutdown_timeout)
     queue: EmbeddingQueue = state.embeddings
     task = asyncio.create_task(queue.embed(prompts, pooling))
     try:
@@ -165,8 +171,9 @@ def _cancel(task: asyncio.Task[list[Float32]]) -> None:
     task.cancel()
 
 
-def _written(vector: Float32, wanted: EmbeddingRequest) -> str | list[float]:
+def _written(vector: Float32, wanted: EmbeddingRequest) -> str:
+    """A vector as JSON."""
     scaled = unit(vector, wanted.dimensions)
     if wanted.encoding_format == "base64":
-        return base64.b64encode(scaled.astype("<f4").tobytes()).decode()
-    return [float(value) for value in scaled]
+        return f'"{base64.b64encode(scaled.astype("<f4").tobytes()).decode()}"'
+    return long_list(scaled.tolist())

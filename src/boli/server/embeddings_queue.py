@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections.abc import Sequence
 
 from boli.engine.batch import Float32
@@ -12,6 +12,7 @@ from boli.engine.pooling import Embedding, Pooler, Pooling
 from boli.server.errors import ApiError, overloaded, shutting_down
 from boli.server.service import Service
 
+_AT_ONCE = 32  # texts of a request; then it is the next request's turn
 _PAUSE = 0.005  # seconds until pages are asked for again when all are in use
 
 
@@ -19,14 +20,17 @@ class EmbeddingQueue:
     """Computes vectors between the engine's steps, one chunk at a time.
 
     Whoever waits for a vector asks for the next chunk, and that serves all who wait. So an answer's next
-    token waits for one chunk at most, and texts of several requests share a chunk.
+    token waits for one chunk at most, and texts of several requests share a chunk and take turns.
 
     Args:
         service: The way to the engine's thread.
+        patience: Seconds that requests get when the server ends.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, patience: float = 0.0) -> None:
         self._service = service
+        self._patience = patience
+        self._end: float | None = None  # when patience ends, once the server does
         self._pooler = Pooler(service.llm._engine)
         self._open = 0  # requests
         self._endings: set[asyncio.Task[None]] = set()
@@ -50,19 +54,28 @@ class EmbeddingQueue:
         if self._open >= max(1, self._service.max_queue):
             raise overloaded(self._open, self._service.retry_after(self._open))
         self._open += 1
+        vectors: list[Float32] = []
+        try:
+            for start in range(0, len(prompts), _AT_ONCE):
+                vectors += await self._some(prompts[start : start + _AT_ONCE], pooling)
+        finally:
+            self._open -= 1
+        return vectors
+
+    async def _some(self, prompts: Sequence[Sequence[int]], pooling: Pooling) -> list[Float32]:
         embeddings: list[Embedding] = []
         try:
             await self._service.between_steps(lambda _: self._submit(prompts, pooling, embeddings))
             while not all(each.finished for each in embeddings):
+                self._check_time()
                 if not await self._service.between_steps(self._step):
                     await asyncio.sleep(_PAUSE)
-        finally:
-            self._open -= 1
-            if not all(each.finished for each in embeddings):
-                # Not waited for: whoever asked may be gone, and this task is being cancelled.
-                ending = asyncio.create_task(self._forget(embeddings))
-                self._endings.add(ending)
-                ending.add_done_callback(self._endings.discard)
+        except BaseException:
+            # Not waited for: whoever asked may be gone, and this task is being cancelled.
+            ending = asyncio.create_task(self._forget(embeddings))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            raise
         vectors: list[Float32] = []
         for each in embeddings:
             if each.error is not None:
@@ -70,6 +83,12 @@ class EmbeddingQueue:
             assert each.vector is not None, "it is finished"
             vectors.append(each.vector)
         return vectors
+
+    def _check_time(self) -> None:
+        if self._service.draining:
+            self._end = self._end or time.monotonic() + self._patience
+            if time.monotonic() >= self._end:
+                raise shutting_down()
 
     def _submit(
         self, prompts: Sequence[Sequence[int]], pooling: Pooling, embeddings: list[Embedding]
@@ -85,5 +104,7 @@ class EmbeddingQueue:
             for each in embeddings:
                 self._pooler.cancel(each)
 
-        with contextlib.suppress(ApiError):  # the server ends, and its pages with it
+        try:
             await self._service.between_steps(cancel)
+        except ApiError:  # the server ends: nobody is held up by the engine's lock any more
+            cancel(self._service.llm._engine)

@@ -86,6 +86,8 @@ class EngineThread:
             log.exception("engine thread ends")
             raise
         finally:
+            while self._calls:  # somebody waits for each of them
+                self._calls.popleft()()
             self._wake()
 
     def _turn(self) -> bool:

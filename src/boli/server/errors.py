@@ -125,10 +125,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        # The gate tells of it, in the form of the API that the path belongs to.
         message = {404: "there is no such page", 405: "this page does not take that method"}.get(
             error.status_code, str(error.detail)
         )
-        return ApiError(error.status_code, message, headers=error.headers).response()
+        raise ApiError(error.status_code, message, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _fields(_request: Request, error: RequestValidationError) -> JSONResponse:

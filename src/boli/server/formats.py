@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -23,8 +23,8 @@ from boli.server.errors import as_api_error, invalid
 from boli.server.wire import Wire
 
 MAX_ALTERNATIVES = 1000
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
 Schema = dict[str, Any]
-Form = tuple[str, Callable[[Grammars], Constraint]]  # the field that asks for it, and how it is made
 Alternatives = Annotated[
     list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_ALTERNATIVES)
 ]
@@ -68,21 +68,57 @@ class FormatFields(Wire):
     guided_grammar: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form that an answer must have.
+
+    Attributes:
+        field: Which field of the request asks for it.
+        schema: JSON that this schema accepts.
+        regex: Or text that this expression matches.
+        grammar: Or text of this grammar.
+    """
+
+    field: str
+    schema: Mapping[str, object] | None = None
+    regex: str | None = None
+    grammar: str = ""
+
+    def constraint(self, grammars: Grammars) -> Constraint:
+        """The form, compiled. May take a while: call it in a thread.
+
+        Raises:
+            ApiError: 400: it cannot be followed.
+        """
+        with blaming(self.field):
+            if self.schema is not None:
+                return grammars.json_schema(self.schema)
+            if self.regex is not None:
+                return grammars.regex(self.regex)
+            return grammars.lark(self.grammar)
+
+
+def form_of(request: FormatFields) -> Form | None:
+    """The form that a request asks for; None for free text.
+
+    Raises:
+        ApiError: 400: there are two, or one is not complete.
+    """
+    forms = [*_of_response_format(request.response_format), *_of_vllm(request)]
+    if len(forms) > 1:
+        names = " and ".join(f"'{form.field}'" for form in forms)
+        raise invalid(f"an answer has one form: {names} ask for several", param=forms[1].field)
+    return forms[0] if forms else None
+
+
 def constraint_for(request: FormatFields, grammars: Grammars) -> Constraint | None:
     """What the answer must be; None for anything. May take a while: call it in a thread.
 
     Raises:
         ApiError: 400: two forms at once, or a schema, expression or grammar that cannot be followed.
     """
-    forms = [*_of_response_format(request.response_format), *_of_vllm(request)]
-    if not forms:
-        return None
-    if len(forms) > 1:
-        names = " and ".join(f"'{field}'" for field, _ in forms)
-        raise invalid(f"an answer has one form: {names} ask for several", param=forms[1][0])
-    field, make = forms[0]
-    with blaming(field):
-        return make(grammars)
+    form = form_of(request)
+    return None if form is None else form.constraint(grammars)
 
 
 @contextmanager
@@ -106,39 +142,39 @@ def _of_response_format(asked: ResponseFormat | None) -> Iterator[Form]:
         schema = asked.json_schema.schema_
         if schema is None:
             raise invalid(f"{field}.schema is missing", param=f"{field}.schema")
-        yield f"{field}.schema", lambda grammars: grammars.json_schema(schema)
+        yield Form(f"{field}.schema", schema=schema)
         return
     if asked.json_schema is not None:
         field = "response_format.json_schema"
         raise invalid(f"{field} is for the type json_schema", param=field)
-    given = asked.schema_
-    if given is None:
-        yield "response_format", lambda grammars: grammars.json_object()
+    if asked.schema_ is None:
+        yield Form("response_format", schema=ANY_OBJECT)
     else:
-        yield "response_format.schema", lambda grammars: grammars.json_schema(given)
+        yield Form("response_format.schema", schema=asked.schema_)
 
 
 def _of_vllm(request: FormatFields) -> Iterator[Form]:
     outputs = request.structured_outputs or StructuredOutputs()
-    schemas = {"structured_outputs.json": outputs.json_, "guided_json": request.guided_json}
-    regexes = {"structured_outputs.regex": outputs.regex, "guided_regex": request.guided_regex}
-    choices = {"structured_outputs.choice": outputs.choice, "guided_choice": request.guided_choice}
-    sources = {"structured_outputs.grammar": outputs.grammar, "guided_grammar": request.guided_grammar}
     if outputs.json_object:
-        yield "structured_outputs.json_object", lambda grammars: grammars.json_object()
-    for field, schema in schemas.items():
+        yield Form("structured_outputs.json_object", schema=ANY_OBJECT)
+    for prefix, schema, regex, choice, grammar in (
+        ("structured_outputs.", outputs.json_, outputs.regex, outputs.choice, outputs.grammar),
+        (
+            "guided_",
+            request.guided_json,
+            request.guided_regex,
+            request.guided_choice,
+            request.guided_grammar,
+        ),
+    ):
         if schema is not None:
-            parsed = _parsed(schema, field)
-            yield field, partial(Grammars.json_schema, schema=parsed)
-    for field, regex in regexes.items():
+            yield Form(f"{prefix}json", schema=_parsed(schema, f"{prefix}json"))
         if regex is not None:
-            yield field, partial(Grammars.regex, pattern=regex)
-    for field, choice in choices.items():
+            yield Form(f"{prefix}regex", regex=regex)
         if choice is not None:
-            yield field, partial(Grammars.lark, source=_one_of(choice))
-    for field, source in sources.items():
-        if source is not None:
-            yield field, partial(Grammars.lark, source=source)
+            yield Form(f"{prefix}choice", grammar=_one_of(choice))
+        if grammar is not None:
+            yield Form(f"{prefix}grammar", grammar=grammar)
 
 
 def _parsed(schema: Schema | str, field: str) -> Mapping[str, object]:

@@ -47,7 +47,7 @@ class Lines(logging.Formatter):
         """One line."""
         fields: dict[str, Any] = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[1] is not None:
-            fields |= _told(record.exc_info[1], whole=logging.getLogger("boli.server").level <= logging.DEBUG)
+            fields |= _told(record.exc_info[1], whole=_whole())
         event = record.getMessage()[:_LONGEST]
         if self._json:
             head = {"time": self._time(record), "level": record.levelname.lower(), "event": event}
@@ -59,6 +59,10 @@ class Lines(logging.Formatter):
     def _time(self, record: logging.LogRecord) -> str:
         moment = time.gmtime(record.created)
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03}Z"
+
+
+def _whole() -> bool:
+    return logging.getLogger("boli.server").getEffectiveLevel() <= logging.DEBUG
 
 
 def _told(error: BaseException, *, whole: bool) -> dict[str, Any]:

@@ -151,8 +151,11 @@ class Metrics(Collector):
             return
         if answer.seen > 0:
             self._gaps.observe((now - answer.told) / new, new)
-        else:
-            self.histograms["time_to_first_token_seconds"].observe(now - answer.submitted)
+        elif answer.request is not None:
+            first = answer.request.first_token
+            self.histograms["time_to_first_token_seconds"].observe(first - answer.submitted)
+            if new > 1:
+                self._gaps.observe((now - first) / (new - 1), new - 1)
         answer.told = now
         self.generated_tokens += new
         self._recent.append((now, new))

@@ -23,6 +23,7 @@ from boli.server.completions_wire import CompletionRequest
 from boli.server.context import Context, caller_of, context_of, request_id_of
 from boli.server.embeddings import check_dimensions, embed, encode_all
 from boli.server.errors import ApiError, as_api_error, invalid
+from boli.server.long_lists import document, joined, long_list
 from boli.server.ollama_model import described, listed, running
 from boli.server.ollama_request import ChatBody, EmbedBody, GenerateBody, Generating, ShowBody
 from boli.server.ollama_stream import OllamaWriter, nanoseconds, now
@@ -99,14 +100,18 @@ async def embeddings(request: Request) -> Response:
 
     prompts = await context.service.in_text_thread(encode)
     vectors = await embed(request, prompts, "mean")
-    body = {
+    head = {
         "model": wanted.model,
-        "embeddings": [unit(vector, wanted.dimensions).tolist() for vector in vectors],
         "total_duration": nanoseconds(time.perf_counter() - start),
         "load_duration": 0,
         "prompt_eval_count": sum(map(len, prompts)),
     }
-    return JSONResponse(body)
+
+    def written() -> bytes:
+        lists = (long_list(unit(vector, wanted.dimensions).tolist()) for vector in vectors)
+        return document(head, embeddings=joined(lists))
+
+    return Response(await context.service.in_text_thread(written), media_type="application/json")
 
 
 @router.get("/api/tags")
@@ -199,5 +204,5 @@ async def _lines(
         yield _line(error_body(as_api_error(error)))
 
 
-def _line(document: Document) -> bytes:
-    return (json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
+def _line(line: Document) -> bytes:
+    return (json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()

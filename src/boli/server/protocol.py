@@ -29,7 +29,8 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections = 512
 
     _deadline: asyncio.TimerHandle | None = None
-    _reading = 0  # bytes of headers that are not complete; -1 within a request
+    _reading = 0  # bytes that came of headers that are not complete; -1 within a request
+    _taken = 0  # bytes of headers that are complete
     _refusal: ApiError | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._taken = 0
         if self._reading < 0:
             self._reading = 0
             self._expect()
@@ -68,7 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header is complete."""
         super().on_header(name, value)
-        if len(self.headers) > MAX_HEADERS:
+        self._taken += len(name) + len(value)
+        if len(self.headers) > MAX_HEADERS or self._taken > MAX_HEADER_BYTES:
             self._refusal = _too_large()
             raise ValueError("too many headers")  # ends the parser, which asks for `send_400_response`
 

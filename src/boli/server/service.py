@@ -29,6 +29,7 @@ log = logging.getLogger("boli.server")
 
 T = TypeVar("T")
 
+FEW = 4
 SICK = 3  # failures in a row after which the engine is not healthy
 TEXT_THREADS = 2  # tokenizers and templates
 
@@ -40,6 +41,8 @@ class Service:
         llm: The model.
         max_queue: How many requests may wait for their turn.
         stall_seconds: A step that takes longer is stuck: its requests are told so.
+        stream_interval: Where more than `FEW` requests are open, seconds between two pieces of one answer
+            at least. To send one costs as much as a good part of a token; nobody reads 50 times a second.
 
     Attributes:
         draining: Whether the server ends, and takes no more requests.
@@ -47,10 +50,18 @@ class Service:
         on_end: Called with each answer that has ended.
     """
 
-    def __init__(self, llm: LLM, *, max_queue: int = 64, stall_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        max_queue: int = 64,
+        stall_seconds: float = 60.0,
+        stream_interval: float = 0.0,
+    ) -> None:
         self.llm = llm
         self.max_queue = max_queue
         self.stall_seconds = stall_seconds
+        self.stream_interval = stream_interval
         self.draining = False
         self.on_news: list[Callable[[Answer], None]] = []
         self.on_end: list[Callable[[Answer], None]] = []
@@ -232,14 +243,18 @@ class Service:
     def _deliver(self) -> None:
         """Tells every answer that has something new, once for each step."""
         self._woken = False
+        now = time.perf_counter()
+        interval = self.stream_interval if len(self._open) > FEW else 0.0
         for answer in list(self._open):
-            request = answer.request
-            if request is not None and len(request.output) != answer.seen:
+            request, finished = answer.request, answer.finished
+            # The first token goes out at once; what is held back goes with a later one, or the end.
+            due = finished or answer.seen <= 0 or now - answer.put_at >= interval
+            if due and request is not None and len(request.output) != answer.seen:
                 for tell in self.on_news:
                     tell(answer)
-                answer.seen = len(request.output)
+                answer.seen, answer.put_at = len(request.output), now
                 answer.mailbox.put(answer)
-            if answer.finished:
+            if finished:
                 self._end(answer)
 
     def _end(self, answer: Answer) -> None:

@@ -18,7 +18,7 @@ from boli.errors import UsageError
 
 PREFIX = "BOLI_"
 #: Of the whole program, not of the server.
-OTHER_VARIABLES = {"BOLI_DEBUG", "BOLI_KEEP_RUNS", "BOLI_CONFIG"}
+OTHER_VARIABLES = {"BOLI_CONFIG", "BOLI_DEBUG", "BOLI_KEEP_RUNS", "BOLI_SIMD"}
 _LARGEST_FILE = 1 << 20
 
 
@@ -54,6 +54,9 @@ class Settings:
     )
     max_queue: int = _setting(64, "Requests that may wait; more are refused with 429.", low=0, high=100_000)
     max_connections: int = _setting(512, "Connections that are held at once.", low=1, high=100_000)
+    stream_interval: float = _setting(
+        0.02, "Seconds between two pieces of a stream, where many run.", low=0, high=10
+    )
     shutdown_timeout: float = _setting(30.0, "Seconds that running requests get when the server ends.", low=0)
     stall_timeout: float = _setting(60.0, "Seconds after which a step counts as stuck.", low=0.1)
     trace: bool = _setting(False, "Let each key replay its recent requests with POST /trace.")
@@ -106,7 +109,7 @@ def gather(
     for name, value in flags.items():
         if value is not None and value != ():
             origins[name] = Origin(
-                value, f"--{name.replace('_', '-')}" if name != "model" else "command line"
+                value, f"--{name.replace('_', '-')}" if name != "model" else "the command line"
             )
     values = {name: origin.value for name, origin in origins.items()}
     try:

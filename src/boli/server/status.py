@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from boli import __version__
@@ -17,7 +18,6 @@ from boli.server.errors import ApiError
 
 router = APIRouter()
 
-_PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
 _LISTED = 64  # requests
 
 
@@ -46,6 +46,7 @@ def _model(context: Context, name: str) -> dict[str, Any]:
     }
 
 
+@router.head("/health")
 @router.get("/health")
 async def health(request: Request) -> Response:
     """Whether the engine's heart beats; open to everybody, so it says no more than that."""
@@ -73,7 +74,7 @@ async def version(request: Request) -> dict[str, Any]:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
-    return Response(context_of(request).metrics.text(), media_type=_PROMETHEUS)
+    return Response(context_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/stats")

@@ -90,6 +90,10 @@ class TextLogprobs:
 
     def _likely(self, sampled: Sampled) -> dict[str, float]:
         # The chosen token is among them, as OpenAI has it: whoever asks for 1 may get 2.
-        likely = {token_name(self._tokenizer, token): finite(value) for token, value in sampled.top}
-        likely.setdefault(token_name(self._tokenizer, sampled.id), finite(sampled.logprob))
+        entries = dict(sampled.top) | {sampled.id: sampled.logprob}
+        likely: dict[str, float] = {}
+        for token, value in entries.items():
+            name = token_name(self._tokenizer, token)
+            # Several tokens may be written alike; the likeliest, which comes first, has the plain name.
+            likely[name if name not in likely else f"token_id:{token}"] = finite(value)
         return likely

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
@@ -15,6 +14,7 @@ from boli.server.completions_wire import Token
 from boli.server.context import context_of
 from boli.server.errors import invalid
 from boli.server.limits import MAX_MESSAGES, MAX_TOOLS
+from boli.server.long_lists import document, long_list
 from boli.server.turns import prompt_of
 from boli.server.wire import Name, Wire, check, read
 from boli.text import Tokenizer
@@ -81,19 +81,16 @@ async def tokenize(request: Request) -> Response:
     if wanted.prompt is None:
         ids = await prompt_of(context, wanted.chat(), add_generation_prompt=wanted.add_generation_prompt)
     else:
-        ids = await context.service.in_text_thread(
-            _encode, context.llm.tokenizer, wanted.prompt, wanted.add_special_tokens is not False
-        )
-    strings = None
-    if wanted.return_token_strs:
-        strings = await context.service.in_text_thread(_pieces, context.llm.tokenizer, ids)
-    body = {
-        "count": len(ids),
-        "max_model_len": context.llm.context,
-        "tokens": ids,
-        "token_strs": strings,
-    }
-    return JSONResponse(body)
+        special = wanted.add_special_tokens is not False
+        ids = await context.service.in_text_thread(_encode, context.llm.tokenizer, wanted.prompt, special)
+    head = {"count": len(ids), "max_model_len": context.llm.context}
+
+    def written() -> bytes:
+        strings = [context.llm.tokenizer.piece(token) for token in ids] if wanted.return_token_strs else None
+        shown = "null" if strings is None else long_list(strings)
+        return document(head, tokens=long_list(ids), token_strs=shown)
+
+    return Response(await context.service.in_text_thread(written), media_type="application/json")
 
 
 @router.post("/detokenize")
@@ -133,7 +130,3 @@ async def tokenizer_info(request: Request) -> Response:
 
 def _encode(tokenizer: Tokenizer, text: str, special: bool) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=special)
-
-
-def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    return [tokenizer.piece(token) for token in ids]

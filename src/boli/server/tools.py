@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import Discriminator, Field, Tag
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from boli.engine.constraint import Constraint
 from boli.engine.grammar import Grammars, json_rule
 from boli.errors import GrammarError, TemplateError
 from boli.server.errors import ApiError, invalid
-from boli.server.formats import blaming
-from boli.server.wire import Wire
+from boli.server.formats import ANY_OBJECT, Form, blaming
+from boli.server.tools_wire import Chosen, Tool
 from boli.text.tools import (
     Call,
     CallStart,
@@ -35,58 +33,6 @@ from boli.text.tools.formats import OPENING
 if TYPE_CHECKING:
     from boli.server.chat_wire import ChatRequest, Message
     from boli.text import Tokenizer
-
-MAX_DESCRIPTION_CHARACTERS = 1 << 16
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-_NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
-
-
-class Function(Wire):
-    """A function that the model may call."""
-
-    name: FunctionName
-    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARACTERS)] | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(Wire):
-    """A tool; the only kind is a function of the client's."""
-
-    tolerated: ClassVar[frozenset[str]] = frozenset({"cache_control"})
-
-    type: Literal["function"]
-    function: Function
-
-    def described(self) -> dict[str, Any]:
-        """The tool as chat templates write it."""
-        function = self.function.model_dump(include={"name", "description"}, exclude_none=True)
-        function["parameters"] = self.function.parameters or _NOTHING
-        return {"type": "function", "function": function}
-
-
-class ChosenFunction(Wire):
-    """The name of a function."""
-
-    name: FunctionName
-
-
-class Chosen(Wire):
-    """The one function that must be called."""
-
-    type: Literal["function"]
-    function: ChosenFunction
-
-
-def _choice_kind(value: Any) -> str:
-    return "(chosen)" if isinstance(value, (dict, Chosen)) else "(mode)"
-
-
-ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("(mode)")] | Annotated[Chosen, Tag("(chosen)")],
-    Discriminator(_choice_kind),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +59,14 @@ class ToolUse:
     Attributes:
         messages: As the chat template takes them.
         described: The tools that the template writes into the prompt; None for none.
+        variables: Further names for the template.
         constraint: What the answer must be; None for anything.
         make_reader: Gives each answer a reader of its calls; None where there are none.
     """
 
     messages: list[dict[str, Any]]
     described: list[dict[str, Any]] | None = None
+    variables: dict[str, Any] = field(default_factory=dict)
     constraint: Constraint | None = None
     make_reader: Callable[[], Reader] | None = None
 
@@ -156,10 +104,16 @@ def _told(events: Sequence[Event]) -> tuple[str, tuple[CallDelta, ...]]:
     return text, tuple(calls.values())
 
 
-def use_tools(request: ChatRequest, tokenizer: Tokenizer, grammars: Grammars) -> ToolUse:
+def use_tools(request: ChatRequest, form: Form | None, tokenizer: Tokenizer, grammars: Grammars) -> ToolUse:
     """What a request's tools, its choice and the calls of earlier turns mean for this model.
 
     May take a while: call it in a thread.
+
+    Args:
+        request: What was asked.
+        form: What an answer without calls must be.
+        tokenizer: Of the model.
+        grammars: Of the model.
 
     Raises:
         ApiError: 400: the model's template cannot express it (with the reason), the fields contradict each
@@ -174,26 +128,33 @@ def use_tools(request: ChatRequest, tokenizer: Tokenizer, grammars: Grammars) ->
     _check_names(tools, choice)
     if choice == "none":  # so the model is not told of them either
         return ToolUse(messages=messages)
+    if form is not None and form.schema is None:
+        raise invalid("beside tools the form of an answer can only be JSON", param=form.field)
     shape = _shape(tokenizer, "tools")
     required = choice == "required" or isinstance(choice, Chosen)
     if shape.tagged and not required:
         _check_tag(tokenizer)
+    if form is not None and not shape.tagged and not required:
+        raise invalid("this model's calls are JSON themselves: ask for a form or for tools", param=form.field)
     wanted = [
-        (index, tool.function)
+        (index, tool)
         for index, tool in enumerate(tools)
         if not isinstance(choice, Chosen) or tool.function.name == choice.function.name
     ]
     constraint = _constraint(
         shape,
         wanted,
+        form,
         grammars,
         required=required,
         parallel=request.parallel_tool_calls is not False and not isinstance(choice, Chosen),
     )
-    names = [function.name for _, function in wanted]
+    names = [tool.function.name for _, tool in wanted]
+    described = [tool.described() for tool in tools]
     return ToolUse(
         messages=messages,
-        described=[tool.described() for tool in tools],
+        described=described,
+        variables={} if shape.variable == "tools" else {shape.variable: described},
         constraint=constraint,
         make_reader=lambda: Reader(ToolReader(shape, names)),
     )
@@ -214,7 +175,7 @@ def _check_names(tools: Sequence[Tool], choice: object) -> None:
         if name in names:
             raise invalid(f"there are two functions {name!r}", param=f"{field}.name")
         names.add(name)
-        kind = (tool.function.parameters or _NOTHING).get("type", "object")
+        kind = tool.parameters.get("type", "object")
         if kind != "object":
             raise invalid(f"{field}.parameters: arguments are an object", param=f"{field}.parameters")
     if isinstance(choice, Chosen) and choice.function.name not in names:
@@ -235,7 +196,8 @@ def _check_tag(tokenizer: Tokenizer) -> None:
 
 def _constraint(
     shape: ToolFormat,
-    functions: Sequence[tuple[int, Function]],
+    wanted: Sequence[tuple[int, Tool]],
+    form: Form | None,
     grammars: Grammars,
     *,
     required: bool,
@@ -243,23 +205,28 @@ def _constraint(
 ) -> Constraint:
     def compiled(schemas: Sequence[dict[str, Any]]) -> Constraint:
         calls = [
-            Call(function.name, json_rule(schema))
-            for (_, function), schema in zip(functions, schemas, strict=True)
+            Call(tool.function.name, json_rule(schema))
+            for (_, tool), schema in zip(wanted, schemas, strict=True)
         ]
-        return grammars.lark(calls_grammar(shape, calls, required=required, parallel=parallel))
+        return grammars.lark(calls_grammar(shape, calls, required=required, parallel=parallel, text=text))
 
-    schemas = [{**(function.parameters or _NOTHING), "type": "object"} for _, function in functions]
+    text = None
+    if form is not None and form.schema is not None:
+        form.constraint(grammars)  # so that an error names the form
+        text = json_rule(form.schema)
+
+    schemas = [{**tool.parameters, "type": "object"} for _, tool in wanted]
     try:
         return compiled(schemas)
     except GrammarError:
-        for place, (index, function) in enumerate(functions):
+        for place, (index, tool) in enumerate(wanted):
             try:
                 with blaming(f"tools[{index}].function.parameters"):
                     grammars.json_schema(schemas[place])
             except ApiError:
-                if function.strict:
+                if tool.function.strict:
                     raise
-                schemas[place] = _ANY_OBJECT
+                schemas[place] = ANY_OBJECT
         with blaming("tools"):
             return compiled(schemas)
 

@@ -14,8 +14,7 @@ from boli.engine.sampling import Sampled
 from boli.server.answer import Answer, Job, Mailbox
 from boli.server.chat_wire import ChatRequest
 from boli.server.context import Caller, Context
-from boli.server.errors import invalid
-from boli.server.formats import constraint_for
+from boli.server.formats import form_of
 from boli.server.sampling_fields import varied
 from boli.server.tools import CallDelta, Reader, use_tools
 
@@ -204,17 +203,20 @@ def plan_of(context: Context, request: ChatRequest) -> Plan:
     Raises:
         ApiError: The model cannot do what is asked for, or the fields contradict each other.
     """
-    form = constraint_for(request, context.grammars)
-    tools = use_tools(request, context.llm.tokenizer, context.grammars)
-    if form is not None and tools.constraint is not None:
-        raise invalid(
-            "an answer is either held to a form or may call tools: leave out one of them",
-            param="response_format",
-        )
+    form = form_of(request)
+    tools = use_tools(request, form, context.llm.tokenizer, context.grammars)
+    constraint = tools.constraint
+    if constraint is None and form is not None:
+        constraint = form.constraint(context.grammars)
+    asked = request.chat_template_kwargs
     return Plan(
         messages=tools.messages,
         template_tools=tools.described,
-        constraint=form or tools.constraint,
+        template_variables={
+            **({} if asked is None else asked.model_dump(exclude_none=True)),
+            **tools.variables,
+        },
+        constraint=constraint,
         make_reader=tools.make_reader,
     )
 

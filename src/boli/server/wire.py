@@ -158,17 +158,11 @@ def _too_deep() -> ApiError:
 
 def _check_depth(data: Any) -> None:
     level, depth = [data], 0
-    while level:
+    while level := [each for each in level if isinstance(each, (dict, list))]:
         depth += 1
-        if depth > MAX_JSON_DEPTH + 1:
+        if depth > MAX_JSON_DEPTH:
             raise _too_deep()
-        below: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                below.extend(value.values())
-            elif isinstance(value, list):
-                below.extend(value)
-        level = below
+        level = [value for each in level for value in (each.values() if isinstance(each, dict) else each)]
 
 
 def _no_constant(name: str) -> None:

@@ -1,8 +1,8 @@
 """The sampler's chain as evidence: each step of `boli.engine.sampling`, done again where it can be seen.
 
-Written from that module's description, not with its functions: plain formulas over the whole vocabulary, in
-the order in which the sampler works. That both choose the same token is a test over random settings. A
-constraint of the output is no part of a run's record, nor of this.
+Written from that module's description, not with the functions that choose there: plain formulas over the
+whole vocabulary, in the order in which the sampler works. That both choose the same token is a test over
+random settings. A constraint of the output is no part of a run's record, nor of this.
 """
 
 from __future__ import annotations

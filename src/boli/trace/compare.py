@@ -19,7 +19,8 @@ from boli.errors import UsageError
 from boli.trace.arrays import packed
 
 if TYPE_CHECKING:
-    from boli.trace.api import Step, Trace
+    from boli.trace.api import Trace
+    from boli.trace.looking import Step
 
 Float64 = NDArray[np.float64]
 Document = Mapping[str, Any]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from boli.engine.json_files import read_json
 from boli.engine.record import SCHEMA as RUN_SCHEMA
-from boli.engine.record import read_json
 from boli.engine.whole_file import write_whole
 from boli.errors import CorruptFile
 from boli.trace.document import SCHEMA

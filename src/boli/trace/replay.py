@@ -71,9 +71,10 @@ def _check(llm: LLM, run: RunRecord, *, other_model: bool) -> None:
             cause="the files differ, in size or in what they hold",
             remedy="load the model that made the run, or run the prompt again with this one",
         )
-    if max(run.token_ids) >= llm.blueprint.config.vocab_size:
+    largest = max(*run.token_ids, *(token for token, _ in run.sampling.logit_bias))
+    if largest >= llm.blueprint.config.vocab_size:
         raise UsageError(
-            f"the run has token {max(run.token_ids)}, which is not in the vocabulary of {llm.name}",
+            f"the run has token {largest}, which is not in the vocabulary of {llm.name}",
             cause="it was made with another tokenizer",
         )
     if len(run.token_ids) - 1 > llm.context:

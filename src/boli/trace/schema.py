@@ -6,11 +6,13 @@ may be null, and `ARRAY` is a packed array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from boli.errors import CorruptFile
+from boli.engine.params import SamplingParams
+from boli.errors import CorruptFile, UsageError
 from boli.trace.arrays import is_packed, unpacked
 
 
@@ -32,6 +34,7 @@ class _Values:
 ARRAY: Final = _Array()
 VALUES: Final = _Values()
 NUMBER: Final = (int, float)
+_WITHOUT_LAYERS: Final = ("embedding", "final_norm")
 _TOKEN: Final = {"id": int, "text": str}
 _NUMBERS: Final = [NUMBER]
 
@@ -121,7 +124,12 @@ SHAPE: Final[Mapping[str, Any]] = {
             "measured_seconds": NUMBER,
         },
     }),
-    "compare": Optional(dict),
+    "compare": Optional({
+        "model": {"name": str, "format": str, "weights": str}, "bytes": [NUMBER], "bytes_per_token": [NUMBER],
+        "kv_bytes": [NUMBER], "seconds_per_token": [Optional(NUMBER)], "first_divergent": Optional(int),
+        "decisions": [{"kl": NUMBER, "chosen": int, "text": str, "probability": _NUMBERS, "rank": int}],
+        "cosine": Optional(ARRAY),
+    }),
 }  # fmt: skip
 
 
@@ -140,6 +148,22 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
     _same(len(model["windows"]), layers, f"{name}: model.windows")
     _same(len(tokens), run["prompt_length"] + run["generated"], f"{name}: tokens")
     _same(len(decisions), run["generated"], f"{name}: decisions")
+    _check_ids([token["id"] for token in tokens], vocabulary, f"{name}: tokens")
+    _check_settings(run["sampling"], vocabulary, f"{name}: run.sampling")
+    compared = document.get("compare")
+    if compared is not None:
+        _same(len(compared["decisions"]), len(decisions), f"{name}: compare.decisions")
+        for key in ("bytes", "bytes_per_token", "kv_bytes", "seconds_per_token"):
+            _same(len(compared[key]), 2, f"{name}: compare.{key}")
+        if compared.get("cosine") is not None:
+            _same(compared["cosine"]["shape"], [len(decisions), layers], f"{name}: compare.cosine.shape")
+    before = max(0, first)
+    for key, array in (document.get("prompt_values") or {}).items():
+        whole = key not in _WITHOUT_LAYERS
+        _same(array["shape"][:-1], [layers, before] if whole else [before], f"{name}: prompt_values.{key}")
+    if document.get("prompt_attention") is not None:
+        shape = document["prompt_attention"]["weights"]["shape"]
+        _same(shape, [layers, heads, before, before], f"{name}: prompt_attention.weights.shape")
     for number, decision in enumerate(decisions):
         where = f"{name}: decisions[{number}]"
         _same(decision["at"], first + number, f"{where}.at")
@@ -158,8 +182,25 @@ def check_document(document: Mapping[str, Any], name: str) -> None:
         if decision.get("attention") is not None:
             shape = decision["attention"]["weights"]["shape"]
             _same(shape, [layers, heads, decision["at"] + 1], f"{where}.attention.weights.shape")
-        if not 0 <= decision["token"] < vocabulary:
-            raise CorruptFile(f"{where}.token is not in the vocabulary")
+        for key, array in (decision.get("values") or {}).items():
+            if key == "logits":
+                _same(array["shape"], [vocabulary], f"{where}.values.logits")
+            else:
+                leading = [] if key in _WITHOUT_LAYERS else [layers]
+                _same(array["shape"][:-1], leading, f"{where}.values.{key[:40]}")
+
+
+def _check_ids(ids: list[int], vocabulary: int, where: str) -> None:
+    if not all(0 <= token < vocabulary for token in ids):
+        raise CorruptFile(f"{where} has an id that is not in the vocabulary")
+
+
+def _check_settings(settings: Mapping[str, Any], vocabulary: int, where: str) -> None:
+    try:
+        params = SamplingParams.from_options(settings)
+    except UsageError as error:
+        raise CorruptFile(f"{where} makes no sense", cause=error.message) from error
+    _check_ids([token for token, _ in params.logit_bias], vocabulary, f"{where}.logit_bias")
 
 
 def _same(found: object, expected: object, where: str) -> None:
@@ -197,3 +238,5 @@ def _expect(value: Any, kind: Any, where: str) -> None:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
         raise CorruptFile(f"{where} is no {names}", cause="it was edited, or another program wrote it")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CorruptFile(f"{where} is too large", cause="it was edited, or another program wrote it")

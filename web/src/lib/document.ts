@@ -126,13 +126,13 @@ export interface Model {
 }
 
 export interface Roofline {
-  read_bytes_per_s: number
+  read_bytes_per_s: number | null
   bytes_per_token: number
-  predicted_seconds: number
-  measured_seconds: number
+  predicted_seconds: number | null
+  measured_seconds: number | null
   /** Of the run itself; `measured_seconds` is the replay's. */
   run_seconds?: number | null
-  bytes_with_cache?: number
+  prefill?: { tokens: number; predicted_seconds: number | null; measured_seconds: number } | null
 }
 
 export interface TraceDocument {
@@ -146,7 +146,7 @@ export interface TraceDocument {
     largest_logprob_difference: number | null
     recorded: boolean
     same_model?: boolean
-    differences?: unknown[]
+    differences?: string[]
     sampler_reproduced?: number
   } | null
   model: Model

@@ -28,7 +28,8 @@ export function perSecond(value: number): string {
 export function percent(value: number): string {
   if (value >= 0.9995) return value === 1 ? '100%' : '99.9+%'
   if (value >= 0.001) return `${(value * 100).toFixed(1)}%`
-  return value === 0 ? '0%' : `${(value * 100).toExponential(1)}%`
+  if (value >= 1e-6) return `${Number((value * 100).toPrecision(2))}%`
+  return value === 0 ? '0%' : '<0.0001%'
 }
 
 /** Large counts in one word: 134.5M. */
@@ -41,6 +42,7 @@ export function short(value: number): string {
 
 /** Three significant digits, without an exponent. */
 export function fixed(value: number): string {
+  if (value === 0) return '0'
   const size = Math.abs(value)
   if (!Number.isFinite(value)) return '–'
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2)

@@ -28,6 +28,7 @@ from boli.text.template import ChatTemplate
 OPENING = "<tool_call>"
 CLOSING = "</tool_call>"
 _NAMES = ("boli_probe_one", "boli_probe_two")
+_VARIABLES = ("tools", "xml_tools")  # the second is SmolLM 3's
 _ARGUMENTS = {"probe_key": "probe_value"}
 _TOLD = re.compile(OPENING + r'\s*(\[)?\s*\{"name": [^{}]{1,80}"arguments": ')
 _RESULT = "boli probe result"
@@ -49,6 +50,7 @@ class ToolFormat:
         results: Messages of the role `tool` are written.
         arguments_as_text: The template wants arguments as JSON text, not as an object.
         calls_in_content: The template has no place for calls: they must be part of the content.
+        variable: What the template calls the list of tools.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ToolFormat:
     results: bool
     arguments_as_text: bool
     calls_in_content: bool
+    variable: str = "tools"
 
     @property
     def opening(self) -> str:
@@ -92,19 +95,22 @@ def format_of(template: ChatTemplate) -> ToolFormat:
     Raises:
         TemplateError: It cannot express tools, or not in a form that is known; says which.
     """
-    described = _rendered(template, [_USER])
-    if described is None or _NAMES[0] not in described:
+    for variable in _VARIABLES:
+        probe = _Probe(template, variable)
+        if _NAMES[0] in probe.described:
+            break
+    else:
         raise _cannot("it does not tell the model about them")
     for as_text in (False, True):
-        text = _rendered(template, [_USER, _calling(_NAMES[:1], as_text)], described)
-        found = None if text is None else _find_call(text, _header(template, described))
+        text = probe.written([_calling(_NAMES[:1], as_text)])
+        found = None if text is None else _find_call(text, probe.header())
         if found is not None:
             break
     else:
-        return _told_of(template, described)
+        return _told_of(probe)
     name, arguments_key = found
-    several = _rendered(template, [_USER, _calling(_NAMES, as_text)], described)
-    answered = _rendered(template, [_USER, _calling(_NAMES[:1], as_text), _ANSWER], described)
+    several = probe.written([_calling(_NAMES, as_text)])
+    answered = probe.written([_calling(_NAMES[:1], as_text), _ANSWER])
     return ToolFormat(
         name=name,
         arguments_key=arguments_key,
@@ -114,13 +120,14 @@ def format_of(template: ChatTemplate) -> ToolFormat:
         results=answered is not None and _RESULT in answered,
         arguments_as_text=as_text,
         calls_in_content=False,
+        variable=variable,
     )
 
 
-def _told_of(template: ChatTemplate, described: str) -> ToolFormat:
+def _told_of(probe: _Probe) -> ToolFormat:
     """The form that a template tells the model of, where it does not write it itself."""
-    told = _TOLD.search(described)
-    written = _rendered(template, [_USER, _calling(_NAMES[:1], False)], described)
+    told = _TOLD.search(probe.described)
+    written = probe.written([_calling(_NAMES[:1], False)])
     if told is None or (written is not None and _NAMES[0] in written):
         raise _cannot("it does not write calls, or in a form that boli does not know")
     listed = told[1] is not None
@@ -133,9 +140,10 @@ def _told_of(template: ChatTemplate, described: str) -> ToolFormat:
         results=False,
         arguments_as_text=False,
         calls_in_content=True,
+        variable=probe.variable,
     )
     content = shape.written([(_NAMES[0], _ARGUMENTS)])
-    answered = _rendered(template, [_USER, {"role": "assistant", "content": content}, _ANSWER], described)
+    answered = probe.written([{"role": "assistant", "content": content}, _ANSWER])
     results = answered is not None and content in answered and _RESULT in answered
     return replace(shape, results=results)
 
@@ -148,21 +156,44 @@ def _cannot(why: str) -> TemplateError:
     )
 
 
-def _rendered(
-    template: ChatTemplate, messages: Sequence[Mapping[str, object]], without: str = ""
-) -> str | None:
-    """What the template writes, without the beginning that another text shares; None if it refuses."""
-    try:
-        text = template.render(messages, tools=[_tool(_NAMES[0])], add_generation_prompt=False)
-    except TemplateError:
-        return None
-    return text[len(commonprefix((text, without))) :]  # noqa: RUF071 (these are no paths)
+class _Probe:
+    """Renders a template with a tool.
 
+    Args:
+        template: The template.
+        variable: What it calls the list of tools.
 
-def _header(template: ChatTemplate, described: str) -> str:
-    """What stands before an answer."""
-    text = template.render([_USER], tools=[_tool(_NAMES[0])], add_generation_prompt=True)
-    return text.removeprefix(described)
+    Attributes:
+        variable: The same.
+        described: What it writes before an answer: the tool, if it has a place for it, and a question.
+    """
+
+    def __init__(self, template: ChatTemplate, variable: str) -> None:
+        self.variable = variable
+        self.described = ""
+        self._template = template
+        self.described = self.written([]) or ""
+
+    def written(self, messages: Sequence[Mapping[str, object]]) -> str | None:
+        """What it writes for messages behind the question; None if it refuses."""
+        text = self._rendered(messages)
+        if text is None:
+            return None
+        return text[len(commonprefix((text, self.described))) :]  # noqa: RUF071 (these are no paths)
+
+    def header(self) -> str:
+        """What stands before an answer."""
+        return (self._rendered([], header=True) or "").removeprefix(self.described)
+
+    def _rendered(self, messages: Sequence[Mapping[str, object]], *, header: bool = False) -> str | None:
+        tools = [_tool(_NAMES[0])]
+        further: dict[str, Any] = {} if self.variable == "tools" else {self.variable: tools}
+        try:
+            return self._template.render(
+                [_USER, *messages], tools=tools, add_generation_prompt=header, **further
+            )
+        except TemplateError:
+            return None
 
 
 def _tool(name: str) -> dict[str, Any]:

@@ -25,7 +25,9 @@ class Call:
     arguments: str
 
 
-def calls_grammar(shape: ToolFormat, calls: Sequence[Call], *, required: bool, parallel: bool) -> str:
+def calls_grammar(
+    shape: ToolFormat, calls: Sequence[Call], *, required: bool, parallel: bool, text: str | None = None
+) -> str:
     """The grammar of an answer.
 
     Text is free, but what begins as a call is one: of a function that exists, with arguments as they must be.
@@ -35,6 +37,8 @@ def calls_grammar(shape: ToolFormat, calls: Sequence[Call], *, required: bool, p
         calls: The functions, at least one.
         required: The answer is one or more calls; otherwise it may be text, or text and calls.
         parallel: There may be more than one call, if the format has that.
+        text: What an answer without calls must be, as a right-hand side; None for any text. Only where calls
+            are tagged: bare ones begin as other JSON does, and the lexer does not turn back.
     """
     several = parallel and shape.parallel
     rules = [f"call: {' | '.join(f'call_{index}' for index in range(len(calls)))}"]
@@ -45,16 +49,17 @@ def calls_grammar(shape: ToolFormat, calls: Sequence[Call], *, required: bool, p
     # Behind the tag, which is in the text before it, where calls may follow text.
     rest = json.dumps(shape.opening.removeprefix(OPENING))
     closing = json.dumps(shape.closing)
+    form = [] if text is None else [f"form: {text}"]
     if not shape.tagged:
         if required:
             start = ["start: call"]
         else:
             # What does not begin like a call can never become one.
             start = ["start: call | PLAIN", f"PLAIN: /{_SPACES}*([^{{ \\n\\t\\r](.|\\n)*)?/"]
-    elif required:
+    elif required or form:
         block = f"block: {json.dumps(OPENING)} {rest} {inner} {closing}"
         more = ' ("\\n" block)*' if several and not shape.listed else ""
-        start = [f"start: block{more}", block]
+        start = [f"start: block{more}" + ("" if required else " | form"), block, *([] if required else form)]
     else:
         block = f"block: head {rest} {inner} {closing}"
         whole = "start: block* TEXT" if several else "start: block | TEXT"

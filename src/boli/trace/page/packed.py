@@ -7,9 +7,10 @@ Base64 of gzip of `[length of the JSON, 4 bytes little-endian][JSON][bytes]`. Th
 - `text` is left out beside an `id` whose text `texts` has;
 - a packed array's `data` is `[start, end]` in the bytes, or, for bytes (`u1`), `{"stack": lead, "index": i}`.
 
-A stack is all `u1` arrays that agree in the product of all sizes but the last (`lead`): attention of growing rows, most of it 0. It is
-stored position by position, each one's weight in all the rows that see it, since those are alike; first
-a bit for each weight that is not 0, then those weights. That is a fifth less after compression.
+A stack is all `u1` arrays that agree in the product of all sizes but the last (`lead`): attention of growing
+rows, most of it 0. It is stored position by position, each one's weight in all the rows that see it, since
+those are alike; first a bit for each weight that is not 0, then those weights. That is a fifth less after
+compression.
 
 `web/src/lib/open.ts` reads it.
 """
@@ -86,7 +87,7 @@ class _Packer:
         self.texts: dict[int, str] = {}
         self.stacks: dict[int, _Stack] = {}
 
-    def pack(self, value: Any) -> Any:  # noqa: ANN401  # any JSON
+    def pack(self, value: Any) -> Any:  # any JSON
         if isinstance(value, Mapping):
             if "dtype" in value and isinstance(value.get("data"), str):
                 return {**value, "data": self._array(value)}
@@ -97,7 +98,7 @@ class _Packer:
             return [self.pack(inner) for inner in value]
         return value
 
-    def _columns(self, rows: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]) -> Any:  # noqa: ANN401
+    def _columns(self, rows: list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]) -> Any:
         packed_rows = [self.pack(row) for row in rows]
         keys = list(packed_rows[0])
         if any(list(row) != keys or "#columns" in row for row in packed_rows):
@@ -106,7 +107,7 @@ class _Packer:
         columns = {key: self._nested([row[key] for row in packed_rows]) for key in keys}
         return {"#columns": columns, "#length": len(packed_rows)}
 
-    def _nested(self, values: list[Any]) -> Any:  # noqa: ANN401
+    def _nested(self, values: list[Any]) -> Any:
         if all(isinstance(one, dict) for one in values):
             keys = list(values[0])
             if all(list(one) == keys for one in values) and "#columns" not in keys:

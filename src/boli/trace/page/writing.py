@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from boli.engine.whole_file import write_whole
 from boli.trace.page.packed import packed
 
 _PAGE = """<!doctype html>
@@ -57,24 +57,12 @@ def page_html(document: Mapping[str, Any]) -> str:
 
 
 def write_page(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes `page_html` to a file: the whole of it, or nothing.
+    """Writes `page_html` to a file: the whole of it, or nothing. Only its owner may read it.
 
     Raises:
-        OSError: The file cannot be written; what was there before is still there.
+        StorageError: The file cannot be written; what was there before is still there.
     """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page_html(document))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o644)
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), page_html(document), "the page")
 
 
 def asset(name: str) -> str:

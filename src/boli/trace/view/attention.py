@@ -61,7 +61,7 @@ def head_walk(reading: Reading, step: int, layer: int, head: int) -> Iterator[Pa
             (percent(float(weights[position])),),
         )
         for position in order
-        if weights[position] > 0
+        if weights[position] > 0 and (position or not reading.hide_sink)
     ]
     left = 1.0 - sum(bar.share for bar in bars)
     if left > 0.0005 and len(weights) > len(bars):
@@ -89,6 +89,8 @@ def grid(reading: Reading, names: Sequence[str], rows: Sequence[Float32] | Float
     """
     length = max(len(row) for row in rows)
     values = [[float(v) for v in row] + [None] * (length - len(row)) for row in rows]
+    if reading.hide_sink:
+        values = [[None, *row[1:]] for row in values]
     others = [float(np.max(row[1:])) for row in rows if len(row) > 1]
     most = max(others, default=1.0) or 1.0
     first = [percent(float(row[0])) for row in rows]

@@ -26,7 +26,7 @@ def entries(reading: Reading, step: int) -> list[Entry]:
     """The stages of the step that a decision came out of, in order."""
     say, time = reading.say, reading.decisions[step]["time"]
     positions = int(reading.decisions[step]["at"]) + 1
-    rows = [Entry(say("embedding", "词嵌入"), time["embedding"], _row_bytes(reading))]
+    rows = [Entry(say("embedding", "词嵌入"), time["embedding"], row_bytes(reading))]
     for number, name in enumerate(reading.timed(step)):
         keys = reading.stages_of(name)
         spent = sum(layer[number] for layer in time["layers"])
@@ -179,7 +179,7 @@ def _cells(row: Entry, total: float) -> tuple[str, ...]:
     )
 
 
-def _row_bytes(reading: Reading) -> float:
+def row_bytes(reading: Reading) -> float:
     """Bytes of the one row of the embedding that is looked up."""
     tables = reading.weights(["embedding"], None)
-    return tables[0]["bytes"] / tables[0]["shape"][0] if tables else 0.0
+    return tables[0]["bytes"] / max(tables[0]["shape"][0], 1) if tables else 0.0

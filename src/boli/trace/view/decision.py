@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from boli.trace.view.books import pages, spent
+from boli.trace.view.books import pages, row_bytes, spent
 from boli.trace.view.layer import formula, layer_walk, numbers, weights_table
 from boli.trace.view.numbers import difference, percent, seconds, size, three
 from boli.trace.view.parts import Column, Facts, Heading, Part, Prose, Table
@@ -60,7 +60,10 @@ def _text(reading: Reading, step: int) -> Iterator[Part]:
         yield Prose(explained(reading, "template"))
         yield Table(
             [Column("#", numeric=True), Column(say("role", "角色")), Column(say("content", "内容"))],
-            [[str(n), shown(str(m["role"])), quoted(str(m["content"]), 120)] for n, m in enumerate(messages)],
+            [
+                [str(n), shown(str(m.get("role"))), quoted(str(m.get("content")), 120)]
+                for n, m in enumerate(messages)
+            ],
         )
         yield Facts([(say("the text", "成文"), quoted(document["text"]["prompt"], 300))])
     yield Heading(say("From text to tokens", "从文本到词元"))
@@ -72,7 +75,7 @@ def _text(reading: Reading, step: int) -> Iterator[Part]:
         span = token["span"]
         whence = say("answer", "回答") if token["generated"] else say("prompt", "提示")
         if token["message"] is not None and messages:
-            whence = f"{token['message']} {shown(str(messages[token['message']]['role']))}"
+            whence = f"{token['message']} {shown(str(messages[token['message']].get('role')))}"
         elif messages and not token["generated"]:
             whence = say("template", "模板")
         rows.append(
@@ -116,7 +119,7 @@ def _embedding(reading: Reading, step: int) -> Iterator[Part]:
         (say("length of x", "x 的长度"), three(decision["norms"]["residual"][0])),
     ]
     if tables:
-        facts.insert(1, (say("reads", "读取"), size(tables[0]["bytes"] / tables[0]["shape"][0])))
+        facts.insert(1, (say("reads", "读取"), size(row_bytes(reading))))
     vector = reading.value(step, "embedding", 0)
     if vector is not None:
         facts.append(("x", numbers(vector)))

@@ -92,7 +92,7 @@ def _found(reading: Reading, section: Document) -> Iterator[tuple[str, str]]:
         say("same choice", "选择相同"),
         say(f"{same} of {len(decisions)} decisions", f"{len(decisions)} 步中有 {same} 步"),
     )
-    first = section["first_divergent"]
+    first = section.get("first_divergent")
     if first is None:
         told = say("none: B would have written the same text", "没有：B 会写出同样的文本")
     else:
@@ -159,7 +159,7 @@ def _apart(reading: Reading, section: Document) -> Iterator[Part]:
 
 def _layers(reading: Reading, section: Document) -> Iterator[Part]:
     say = reading.say
-    if section["cosine"] is None:
+    if section.get("cosine") is None:
         return
     away = 1.0 - np.asarray(unpacked(section["cosine"], "cosine"), np.float64)  # [decisions, layers]
     mean, worst = away.mean(axis=0), away.max(axis=0)

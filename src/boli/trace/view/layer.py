@@ -67,7 +67,7 @@ def layer_walk(reading: Reading, step: int, layer: int) -> Iterator[Part]:
         yield from _stage(reading, step, layer, key)
         if key in ends:
             title, took = reading.timed_title(ends[key]), seconds(spent[ends[key]])
-            yield Prose(say(f"{title} took {took}", f"{title}用时 {took}"), faint=True)
+            yield Prose(say(f"{title} took {took}", f"{title} 用时 {took}"), faint=True)
 
 
 def _stage(reading: Reading, step: int, layer: int, key: str) -> Iterator[Part]:

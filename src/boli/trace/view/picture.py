@@ -13,7 +13,7 @@ _MARGIN: Final = 24.0
 _DEEPEST: Final = 0.72  # of a tint: letters on it can still be read, on light ground and dark
 _ROW: Final = 22.0
 _SIZE: Final = 12.0  # of letters
-_HEAT_CELL: Final = (3.0, 46.0)
+_HEAT_CELL: Final = (3.0, 64.0)
 _WALL_CELL: Final = (58.0, 150.0)
 
 
@@ -142,6 +142,7 @@ def _wall(picture: Picture, grid: Grid) -> None:
                 )  # fmt: skip
             picture.height += _ROW
         picture.height += 8
+    picture.width = min(left + min(across, len(grid.columns)) * width + _MARGIN, WIDTH)
 
 
 def _heat(picture: Picture, grid: Grid) -> None:
@@ -194,6 +195,7 @@ def _heat(picture: Picture, grid: Grid) -> None:
         if grid.aside:
             picture.text(right, y + height / 2 + 4, grid.aside[1][row], size=11, anchor="end")
         picture.height += height
+    picture.width = max(right + _MARGIN, 320.0) if grid.aside else picture.width
     picture.height += 4
 
 
@@ -208,10 +210,9 @@ def _ruler(picture: Picture, ruler: Ruler) -> None:
         picture.text(x + width / 2, y + 19, bucket.text, anchor="middle", most=max(width - 6, 1), bold=hit)
     x = _MARGIN + ruler.mark * long
     picture.line([(x, y - 4), (x, y + 38)], weight=2)
-    anchor = "end" if ruler.mark > 0.85 else "start"
-    picture.text(
-        x + (-6 if ruler.mark > 0.85 else 6), y + 44, f"u = {ruler.mark:.6f}", bold=True, anchor=anchor
-    )
+    told = f"u = {ruler.mark:.6f} → {ruler.buckets[ruler.hit].text}"
+    aside, anchor = (-6, "end") if ruler.mark > 0.85 else (6, "start")
+    picture.text(x + aside, y + 44, told, bold=True, anchor=anchor)
     picture.height += 54
 
 

@@ -44,9 +44,11 @@ class Reading:
     Args:
         document: Of schema "boli-trace/1".
         language: Of what is said about it.
+        hide_sink: Whether attention to the first token is left out: where heads rest that find nothing.
     """
 
-    def __init__(self, document: Document, language: Language = "en") -> None:
+    def __init__(self, document: Document, language: Language = "en", *, hide_sink: bool = False) -> None:
+        self.hide_sink = hide_sink
         self.document = document
         self.language = language
         self.say: Say = saying(language)
@@ -124,7 +126,7 @@ class Reading:
     def timed_title(self, timed: str) -> str:
         """What the stages that are measured together are called."""
         parts = timed.split("+")
-        return ", ".join(self.say(*_SHORT[part]) if part in _SHORT else self.title(part) for part in parts)
+        return self.say(", ", "、").join(self.say(*_SHORT[part]) if part in _SHORT else self.title(part) for part in parts)
 
     def _one_of(self, name: str, number: int, them: Sequence[Document]) -> Document:
         if 0 <= number < len(them):

@@ -95,16 +95,18 @@ def _about(reading: Reading) -> Iterator[tuple[str, str]]:
         ),
     )
     yield say("chosen", "取词"), _sampling(reading, run["sampling"], run["seed"])
-    timings = run.get("timings") or {}
-    if timings.get("decode_s") or timings.get("prefill_s"):
+    timings = run["timings"]
+    first, rest, rate = (
+        float(timings.get(name) or 0.0) for name in ("prefill_s", "decode_s", "decode_tokens_per_s")
+    )
+    if first or rest:
         yield (
             say("the run took", "运行用时"),
             say(
-                f"{seconds(timings['prefill_s'])} to the first token, {seconds(timings['decode_s'])} "
-                f"for the rest",
-                f"到第一个词元 {seconds(timings['prefill_s'])}，其余 {seconds(timings['decode_s'])}",
+                f"{seconds(first)} to the first token, {seconds(rest)} for the rest",
+                f"到第一个词元 {seconds(first)}，其余 {seconds(rest)}",
             )
-            + (f" ({timings['decode_tokens_per_s']:.0f} tokens/s)" if timings["decode_tokens_per_s"] else ""),
+            + (f" ({rate:.0f} tokens/s)" if rate else ""),
         )
     price = document["price"]
     foretold = size(price["bytes_predicted"])

@@ -25,6 +25,7 @@ def print_walk(
     layer: int | None = None,
     head: int | None = None,
     language: Language = "en",
+    hide_sink: bool = False,
 ) -> None:
     """Writes a trace as a text to be read.
 
@@ -39,11 +40,13 @@ def print_walk(
         layer: A layer, from 0.
         head: A head of that layer, from 0.
         language: "en" or "zh".
+        hide_sink: Leave the first token out of maps of attention; its share is still told beside them.
 
     Raises:
         UsageError: The trace has no such step, layer or head, or a head was asked for without a layer.
     """
-    Screen(console).show(list(chapters(Reading(document, language), step=step, layer=layer, head=head)))
+    reading = Reading(document, language, hide_sink=hide_sink)
+    Screen(console).show(list(chapters(reading, step=step, layer=layer, head=head)))
 
 
 def print_compare(document: Document, console: Console, *, language: Language = "en") -> None:
