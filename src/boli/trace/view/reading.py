@@ -126,7 +126,8 @@ class Reading:
     def timed_title(self, timed: str) -> str:
         """What the stages that are measured together are called."""
         parts = timed.split("+")
-        return self.say(", ", "、").join(self.say(*_SHORT[part]) if part in _SHORT else self.title(part) for part in parts)
+        names = (self.say(*_SHORT[part]) if part in _SHORT else self.title(part) for part in parts)
+        return self.say(", ", "、").join(names)
 
     def _one_of(self, name: str, number: int, them: Sequence[Document]) -> Document:
         if 0 <= number < len(them):
