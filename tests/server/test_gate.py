@@ -88,6 +88,6 @@ def test_the_log_shows_no_control_characters() -> None:
     record = logging.LogRecord("boli.server", logging.INFO, "", 0, "event", None, None)
     record.fields = {"path": "/x\r\n\x1b[31mforged id=1", "plain": 3, "empty": ""}
     for style in ("text", "json"):
-        line = logs.Lines(style).format(record)  # type: ignore[arg-type]
+        line = logs.Lines(style).format(record)
         assert line.isprintable()
     assert 'path="/x\\r\\n\\u001b[31mforged id=1" plain=3 empty=""' in logs.Lines("text").format(record)
