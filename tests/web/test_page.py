@@ -153,6 +153,25 @@ def test_the_sink_can_be_hidden(opener: Opener, document: dict[str, Any]) -> Non
     assert opened.part("matrix").evaluate("(canvas) => canvas.toDataURL()") != before
 
 
+def test_in_full_detail_the_prompt_asks_too(opener: Opener) -> None:
+    document = make_document(layers=2, generated=3)
+    rows = document["run"]["prompt_length"] - 1
+    causal = np.tril(np.ones((rows, rows))) / np.arange(1, rows + 1)[:, None]
+    weights = np.broadcast_to(causal, (2, document["model"]["num_attention_heads"], rows, rows))
+    document["prompt_attention"] = {
+        "first_position": 0, "shape": ["layer", "head", "row", "position"], "weights": packed(weights, "f4"),
+    }  # fmt: skip
+    opened = opener(document)
+    matrix = opened.part("matrix")
+    box = matrix.bounding_box()
+    assert box is not None
+    cell = box["height"] / (rows + 3)  # each position of the prompt but the last, then the decisions
+    matrix.hover(position={"x": cell * 2.5, "y": cell * 4.5})
+    assert "20.0%" in opened.page.locator("#attention .reading").inner_text()
+    matrix.click(position={"x": cell / 2, "y": cell * 4.5})
+    assert f"id {document['tokens'][5]['id']} " in opened.text("token-facts")
+
+
 def test_a_head_is_chosen_in_the_map(opener: Opener, document: dict[str, Any]) -> None:
     opened = opener(document)
     heads = opened.part("head-map")

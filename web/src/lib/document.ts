@@ -160,6 +160,8 @@ export interface TraceDocument {
   decisions: Decision[]
   timed_stages?: string[]
   prompt_steps?: { rows: number; seconds: number; first_position: number }[]
+  /** In full detail: attention within the prompt, [layer, head, row, position]. */
+  prompt_attention?: { first_position: number; weights: Packed } | null
   prompt_lens?: { text: string[][]; probability: number[][] | Packed } | null
   roofline: Roofline | null
   compare?: Comparison

@@ -65,6 +65,24 @@ export class View {
     return row
   }
 
+  /** The first position whose attention is known: 0 if that of the prompt was traced, else the first decision's. */
+  get firstAsking(): number {
+    return this.document.prompt_attention ? this.document.prompt_attention.first_position : this.document.decisions[0]!.at
+  }
+
+  /** Attention of the selected head at a position, one of the prompt or of a decision. */
+  attentionAt(position: number): Float32Array | null {
+    const decision = position - this.document.decisions[0]!.at
+    if (decision >= 0) return this.attention(decision)
+    const traced = this.document.prompt_attention
+    if (!traced) return null
+    const weights = numbers(traced.weights)
+    const [, heads = 0, rows = 0, positions = 0] = weights.shape
+    const at = position - traced.first_position
+    const start = ((this.layerIndex * heads + this.head) * rows + at) * positions
+    return Float32Array.from({ length: position + 1 }, (_, place) => weights.at(start + place))
+  }
+
   /** The weights that a stage of the selected layer reads. */
   weightsOf(stage: Stage, layer = this.layerIndex): Weight[] {
     return this.document.weights.filter(

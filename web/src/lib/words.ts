@@ -111,7 +111,7 @@ export const words = {
   ],
   attentionNone: ['This trace holds no attention (--detail summary).', '这份记录不含注意力（--detail summary）。'],
   headMap: ['Layers × heads: the share that did not go to the first token', '层 × 头：没有落在首词元上的份额'],
-  matrix: ['Layer {l}, head {h}: rows are decisions, columns are positions', '第 {l} 层第 {h} 头：行为各次决定，列为位置'],
+  matrix: ['Layer {l}, head {h}: rows ask, columns are looked at', '第 {l} 层第 {h} 头：行是提问的位置，列是被看的位置'],
   hideSink: ['Hide the first token (attention sink)', '隐藏首词元（注意力汇点）'],
   sinkTakes: ['The first token takes {p} here.', '这里首词元占 {p}。'],
   looksAt: ['This head looks at', '这个头看向'],
