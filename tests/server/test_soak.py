@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from server.running import PATIENCE, Running, toy_server
+from server.running import PATIENCE, Running, toy_server, until
 from text.samples import mixed_texts
 
 GOLDEN = list(mixed_texts(50, seed=9))
@@ -133,8 +133,9 @@ def test_nothing_grows_and_no_answer_changes(here: Running, seconds: float) -> N
     here.settled()
     after = counted(here)
     assert all(done[kind] for kind in ("answered", "cancelled", "bad")), done
-    left = zip(after[1:], before[1:], strict=True)
-    assert all(now <= then for now, then in left), f"descriptors, threads or tasks: {before[1:]}, {after[1:]}"
+    assert until(
+        lambda: all(now <= then for now, then in zip(counted(here)[1:], before[1:], strict=True)), 10.0
+    ), f"descriptors, threads or tasks: {before[1:]}, {after[1:]}"
     third = len(seen) // 3
     early, late = (statistics.median(s[0] for s in part) for part in (seen[third : 2 * third], seen[-third:]))
     grown, took = (late - early) / 1e6, seconds / 60 / 2

@@ -38,12 +38,13 @@ KV_BYTES = {"bf16": 2, "int8": 1, "f32": 4}
 
 
 def pages_together(num_pages: int) -> int:
-    """How many pages of one head lie together: as many as 16, if they divide the number of pages.
+    """How many pages of one head lie together: 16 or a few more, if such a number divides `num_pages`.
 
     One page would be too short for a processor to fetch ahead; all pages would spread the first few tokens
     over as many large pages of memory as there are heads.
     """
-    return next(count for count in range(min(16, num_pages), 0, -1) if num_pages % count == 0)
+    divisors = [count for count in range(1, min(num_pages, 10 * 16) + 1) if num_pages % count == 0]
+    return next((count for count in divisors if count >= 16), divisors[-1])
 
 
 def page_bytes(kv_type: str, head_padded: int) -> int:
