@@ -137,4 +137,5 @@ def test_nothing_grows_and_no_answer_changes(here: Running, seconds: float) -> N
     third = len(seen) // 3
     early, late = (statistics.median(s[0] for s in part) for part in (seen[third : 2 * third], seen[-third:]))
     grown, took = (late - early) / 1e6, seconds / 60 / 2
-    assert grown < max(4.0, 0.5 * took), f"{grown:.1f} MB more after {took:.1f} minutes"
+    # Of this whole process, with what thousands of other tests left in it: a leak of a request would be more.
+    assert grown < max(8.0, 0.5 * took), f"{grown:.1f} MB more after {took:.1f} minutes"
