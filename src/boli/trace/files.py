@@ -58,7 +58,7 @@ def checked(document: object, name: str) -> dict[str, Any]:
     if schema != SCHEMA:
         raise CorruptFile(
             f"{name} is a trace of another version: {schema[:40]!r}",
-            cause=f"this boli reads {SCHEMA!r}; boli {str(document.get('boli'))[:20]} wrote the file",
+            cause=f"this boli reads {SCHEMA!r}" + _writer(document),
             remedy="trace the run again",
         )
     if sealed(document)["digest"] != document.get("digest"):
@@ -69,6 +69,12 @@ def checked(document: object, name: str) -> dict[str, Any]:
         )
     check_document(document, name)
     return document
+
+
+def _writer(document: dict[str, Any]) -> str:
+    """Which version of boli wrote the file, if it says so."""
+    version = document.get("boli")
+    return f"; boli {version[:20]} wrote the file" if isinstance(version, str) else ""
 
 
 def _digest(document: Mapping[str, Any]) -> str:
