@@ -9,33 +9,10 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
-from pydantic import BaseModel
 
-from boli.server.chat_wire import ChatRequest
-from boli.server.completions_wire import CompletionRequest
-from boli.server.embeddings import EmbeddingRequest
-from boli.server.messages_request import CountRequest, MessagesRequest
-from boli.server.ollama_request import ChatBody, EmbedBody, GenerateBody, ShowBody
-from boli.server.responses_request import ResponsesRequest
-from boli.server.tokens import DetokenizeRequest, TokenizeRequest
-from boli.server.traces import TraceRequest
+from boli.server.openapi import BODIES
 from server.running import PATIENCE, Running, toy_server
 
-BODIES: dict[str, type[BaseModel]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/v1/responses": ResponsesRequest,
-    "/v1/embeddings": EmbeddingRequest,
-    "/v1/messages": MessagesRequest,
-    "/v1/messages/count_tokens": CountRequest,
-    "/api/chat": ChatBody,
-    "/api/generate": GenerateBody,
-    "/api/embed": EmbedBody,
-    "/api/show": ShowBody,
-    "/tokenize": TokenizeRequest,
-    "/detokenize": DetokenizeRequest,
-    "/trace": TraceRequest,
-}
 EXPECTED = {200, 400, 404, 405, 413, 415}
 FEW = {"type": "integer", "minimum": 1, "maximum": 3}  # so that answers are short
 
