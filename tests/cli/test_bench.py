@@ -88,7 +88,7 @@ def test_the_receipt_is_in_the_document(model: str, tmp_path: Path) -> None:
     for phase, name in (("prompt", "prefill"), ("decode", "decode")):
         speed = receipt["speed"][phase]
         assert speed["measured"] == document[name]["tokens_per_s"]["median"]
-        assert speed["predicted_low"] < speed["predicted"] < speed["predicted_high"] < speed["ceiling"]
+        assert speed["predicted_low"] < speed["predicted"] < speed["predicted_high"] <= speed["ceiling"]
     # By the roofline over the limits of this very run: a step reads the weights once for its sequences.
     read = document["decode"]["bytes_per_token"] * 3 / document["limits"]["read_bytes_per_s"]
     assert receipt["speed"]["decode"]["ceiling"] <= 1.05 * 3 / read
