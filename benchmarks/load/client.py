@@ -19,12 +19,14 @@ class Ask:
     Attributes:
         text: The user's message.
         max_tokens: How many tokens are generated; end tokens do not end the answer.
-        seed: For sampling at temperature 0.8, at which a small model does not fall into loops.
+        seed: For sampling.
+        temperature: At 0.8 a small model does not fall into loops.
     """
 
     text: str
     max_tokens: int
     seed: int
+    temperature: float = 0.8
 
     def body(self) -> bytes:
         """As both servers take it."""
@@ -32,7 +34,7 @@ class Ask:
             {
                 "messages": [{"role": "user", "content": self.text}],
                 "max_tokens": self.max_tokens,
-                "temperature": 0.8,
+                "temperature": self.temperature,
                 "seed": self.seed,
                 "ignore_eos": True,
                 "stream": True,

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from load.turns import OUTPUT, PATIENCE_S, PROMPT, Turns, ttft_p99
 STREAMS = 8
 LONG_PROMPT, LONG_CONTEXT, BESIDE = 4000, 6144, 4
 QUEUE = 32
-BEFORE_S = 3.0  # that the others run before it
+BEFORE_S = 1.0  # that the others run before it
 RECOVERY_S = 10.0
 MAX_ARRIVALS = 5000
 
@@ -234,8 +235,12 @@ async def _later(server: Server, run: Callable[[float], Any]) -> list[Sample]:
 
 
 async def _beside(server: Server, *, seed: int) -> list[Sample]:
-    """Streams, and when they run a long prompt; that comes first in the result."""
-    asked = questions(BESIDE, prompt=16, output=800, seed=seed)
+    """Streams, and when they run a long prompt; that comes first in the result.
+
+    The streams are cool, so that they write words: what comes of several tokens, as an emoji does, is no
+    text until the last of them, and no piece of it is due before.
+    """
+    asked = [replace(each, temperature=0.4) for each in questions(BESIDE, prompt=16, output=1200, seed=seed)]
     (long,) = questions(1, prompt=LONG_PROMPT, output=8, seed=seed + 1000)
     others = [asyncio.create_task(ask(server.place, each, time.perf_counter(), PATIENCE_S)) for each in asked]
     await asyncio.sleep(BEFORE_S)

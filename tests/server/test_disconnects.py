@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from boli.engine.batch import Batch, Float32
-from server.running import NAP, PATIENCE, Running, toy_server
+from server.running import NAP, PATIENCE, Running, toy_server, until
 
 AT_ONCE = 16  # what the engine runs at once
 COUNT = 200
@@ -153,7 +153,11 @@ def test_whoever_leaves_the_queue_frees_the_place(here: Running, brake: Brake) -
     here.settled(FREE_IN)
 
 
-def test_whoever_leaves_before_the_body_is_there_costs_nothing(here: Running) -> None:
+def test_whoever_leaves_before_the_body_is_there_costs_nothing(
+    here: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "boli.server")
+
     async def whole() -> None:
         visitors = [await Visitor.ask(here, "x", stream=True, missing=5) for _ in range(50)]
         assert here.busy() == (0, 0, 0)
@@ -161,6 +165,8 @@ def test_whoever_leaves_before_the_body_is_there_costs_nothing(here: Running) ->
             visitor.leave(rudely=bool(index % 2))
 
     asyncio.run(whole())
+    until(lambda: sum(record.message == "http" for record in list(caplog.records)) == 50)
+    assert {record.levelname for record in caplog.records} == {"INFO"}  # the server did nothing wrong
     with here.client() as client:
         assert client.get("/health").status_code == 200
 

@@ -11,6 +11,7 @@ from boli.engine.atomic import Books
 from boli.engine.batch import Float32, Runner
 from boli.engine.capacity import MAX_SEQUENCES
 from boli.engine.constraint import Constraint
+from boli.engine.pace import Pace
 from boli.engine.prefix import Salt
 from boli.engine.request import FinishReason, Listener, Request
 from boli.engine.sampling import SamplingParams, with_logprobs
@@ -18,10 +19,7 @@ from boli.engine.scheduler import Scheduler, Work, batch_of
 from boli.engine.speculation import Speculation
 from boli.errors import ContextLengthExceeded, PromptError, SamplingError, UsageError
 
-# Of a step that also serves answers. Measured: behind 4,000 positions SmolLM2 reads about 650 tokens a
-# second on two cores, so 64 rows keep a stream waiting for 0.1 s; and 64 rows are many times what it
-# takes to read the weights once for several.
-PREFILL_BUDGET = 64
+PREFILL_BUDGET = 64  # of a step that also serves answers: many times what reads the weights once for several
 
 
 class Engine:
@@ -38,7 +36,7 @@ class Engine:
         runner: Turns tokens into logits.
         context: The most tokens of a request, prompt and answer together.
         max_sequences: The most requests in a step; others wait.
-        prefill_budget: The most rows of prompts in a step that also serves answers.
+        prefill_budget: The most rows of prompts in a step that serves answers too; fewer where it is slow.
         speculation: Guesses tokens that are verified several in a step; None does without.
     """
 
@@ -63,6 +61,7 @@ class Engine:
             max_sequences=min(max_sequences, runner.max_rows),
             prefill_budget=prefill_budget,
         )
+        self._pace = Pace(prefill_budget)
         # Rows that want logits, with guesses: no more than plain decoding of a full house.
         self._draft_rows = min(max(max_sequences, MAX_SEQUENCES), runner.max_rows)
         self._lock = threading.RLock()
@@ -170,20 +169,23 @@ class Engine:
 
     def _step(self) -> bool:
         with self._books:
+            self.scheduler.prefill_budget = self._pace.rows
             works = self.scheduler.schedule()
             if self.speculation is not None:
                 works = self.speculation.draft(works, self._draft_rows)
         if not works:
             return False
-        start = time.perf_counter()
+        batch, start = batch_of(works), time.perf_counter()
         try:
-            logits = self.runner.forward(batch_of(works))
+            logits = self.runner.forward(batch)
         except Exception as error:  # whatever it is, it ends the request that cannot be computed alone
             self._one_by_one(works, error)
             return True
+        seconds = time.perf_counter() - start
         with self._books:
+            self._pace.observe(len(batch.token_ids), seconds)
             if self.speculation is not None:
-                self.speculation.observe(works, time.perf_counter() - start)
+                self.speculation.observe(works, seconds)
             self._publish(works, logits)
         return True
 

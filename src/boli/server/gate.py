@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Collection
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -74,6 +75,8 @@ class Gate:
                 await response(scope, receive, passage.send)
             else:
                 await self._app(scope, receive, passage.send)
+        except ClientDisconnect:
+            pass  # it left before it had said everything, and nobody waits for a reply
         except Exception as error:  # one request's trouble
             known = as_api_error(error)
             if known.status >= 500:
