@@ -177,8 +177,15 @@ def make(
         "decisions": decisions,
         "prompt_steps": [{"rows": len(prompt), "seconds": 0.002, "first_position": 0}],
         "roofline": {
-            "read_bytes_per_s": 10e9, "bytes_per_token": sum(w["bytes"] for w in weights),
-            "predicted_seconds": 1e-5, "measured_seconds": 2e-5,
+            "read_bytes_per_s": 10e9, "operations_per_s": 200e9, "operations_in": "int8",
+            "bytes_per_token": sum(w["bytes"] for w in weights), "bytes_with_cache": None,
+            "flops_per_token": 2 * sum(w["parameters"] for w in weights),
+            "predicted_seconds": 1e-5, "measured_seconds": 2e-5, "run_seconds": None,
+            "prefill": {
+                "tokens": len(prompt), "bytes": sum(w["bytes"] for w in weights),
+                "flops": 2 * len(prompt) * sum(w["parameters"] for w in weights),
+                "predicted_seconds": 3e-5, "measured_seconds": 0.002,
+            },
         },
     }  # fmt: skip
 

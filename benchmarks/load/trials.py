@@ -94,19 +94,24 @@ def overhead(turns: Turns) -> Found:
         engine.ask("open", path=str(turns.setting.model), context=turns.setting.context)
         for number in range(turns.repeat + 1):  # the first one warms up
             asked = questions(STREAMS, prompt=PROMPT, output=128, seed=20 + number)
-            figures = turns.streams(server, count=STREAMS, seed=20 + number)
-            alone = engine.ask("batch", texts=[each.text for each in asked], max_tokens=128, seed=20 + number)
+            # In turns who is first: whoever comes second finds the machine at work.
+            for who in ("served", "bare") if number % 2 else ("bare", "served"):
+                if who == "served":
+                    figures = turns.streams(server, count=STREAMS, seed=20 + number)
+                else:
+                    texts = [each.text for each in asked]
+                    alone = engine.ask("batch", texts=texts, max_tokens=128, seed=20 + number)
             if number:
                 served.append(figures["output_tokens_per_s"])
                 bare.append(alone["tokens"] / alone["seconds"])
                 print(f"  served {served[-1]:.0f}, bare {bare[-1]:.0f} tok/s", file=sys.stderr)
-    share = 1 - statistics.median(served) / statistics.median(bare)
+    lost = [100 * (1 - own / alone) for own, alone in zip(served, bare, strict=True)]
     return {
         "work": f"{STREAMS} streams of 128 tokens, against the engine without a server",
         "rows": [
             row("output served", "tok/s", served),
             row("output of the bare engine", "tok/s", bare),
-            row("lost", "%", [100 * share], target="under 5 %", reached=share < 0.05),
+            row("lost", "%", lost, target="under 5 %", reached=statistics.median(lost) < 5),
         ],
     }
 

@@ -177,3 +177,8 @@ class MissingExtra(BoliError):
     """A package that an extra brings is not installed."""
 
     code = "missing_extra"
+
+
+def install(extra: str) -> str:
+    """How an extra is installed, as a remedy: boli is on no index, so it is installed from its clone."""
+    return f"in the clone of boli: pip install -c constraints.txt '.[{extra}]'"

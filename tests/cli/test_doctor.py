@@ -88,5 +88,5 @@ def test_it_names_what_an_extra_lacks(tmp_path: Path) -> None:
     assert missing["fine"] == []
     assert missing["all"] == missing["hub"] + missing["old"]
     text = boli("doctor", settings={"PYTHONPATH": str(tmp_path)}).out
-    assert "pip install 'boli[all]'" in text
+    assert "pip install -c constraints.txt '.[all]'" in text
     assert "complete" in text

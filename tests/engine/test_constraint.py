@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from boli.engine.batch import Float32
-from boli.engine.constraint import Bools, Walk
+from boli.engine.constraint import Bools, Source, Walk
 from boli.engine.engine import Engine
 from boli.engine.random import uniform
 from boli.engine.request import Request
@@ -47,6 +47,7 @@ class Stairs:
     broken: int = 10**9
     vocab_size: int = VOCAB
     begun: int = 0
+    source: Source | None = None
 
     def begin(self) -> Walk:
         self.begun += 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from boli.engine.batch import Batch, Float32
-from boli.engine.constraint import Constraint
+from boli.engine.constraint import Constraint, Source
 from boli.engine.grammar import Grammars
 from boli.engine.request import Request
 from boli.engine.sampling import SamplingParams
@@ -51,6 +51,64 @@ def check(text: str, schema: Any) -> None:
     value = json.loads(text)
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
     kind(schema, format_checker=kind.FORMAT_CHECKER).validate(value)
+
+
+ARITHMETIC = r"""
+root  ::= (expr "=" ws term "\n")+  # one sum a line
+expr  ::= term ([-+*/] term)*
+term  ::= ident | num | "(" ws expr ")" ws
+ident ::= [a-z] [a-z0-9_]{0,3} ws
+num   ::= [0-9]{1,3} ws
+ws    ::= [ \t]?
+"""
+GBNF = {
+    ARITHMETIC: r"([-+*/()\w \t]+=[ \t]?[-+*/()\w \t]+\n)+",
+    'root ::= "yes" | "no"': "yes|no",
+    'root ::= item+\nitem ::= "- " [^\\r\\n]{1,5} "\\n"': r"(- [^\r\n]{1,5}\n)+",
+    'root ::= "\\u0041" [\\u4e00-\\u4e03]{2} "\\x42" "\\U0001F600"': "A[一-七丁丂七万]{2}B😀",
+    'root ::= "a ::= \\"b\\"" foo-bar\nfoo-bar ::= [/\\]]': r'a ::= "b"[/\]]',
+}
+
+
+@pytest.mark.parametrize("source", GBNF)
+def test_grammars_of_llama_cpp(grammars: Grammars, bytewise: Tokenizer, source: str) -> None:
+    constraint = grammars.lark(source)
+    assert constraint.source == Source("gbnf", source)
+    assert grammars.of(constraint.source) is constraint
+    texts = [drawn(constraint, bytewise, seed) for seed in range(8)]
+    ended = [text_of(bytewise, tokens) for tokens in texts if tokens is not None]
+    assert ended
+    assert all(re.fullmatch(GBNF[source], text) for text in ended), ended
+
+
+def test_lark_is_not_taken_for_gbnf(grammars: Grammars, bytewise: Tokenizer) -> None:
+    for source in ('start: "x ::= y"', "// a ::= b\nstart: /[:][:]=/"):
+        assert grammars.lark(source).source == Source("lark", source)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("expr ::= [a-z]", "root"),
+        ("root ::= nowhere", "nowhere"),
+        ('root ::= "a', "end of input"),
+        ('root ::= "a\\', "ends too early"),
+        ("root ::= " + "(" * 20_000 + ")" * 20_000, "too deeply"),
+        ('root ::= "a"\nstart: "b"', "Expected ::="),
+    ],
+)
+def test_what_is_wrong_with_a_grammar_of_llama_cpp_is_said(grammars: Grammars, source: str, why: str) -> None:
+    with pytest.raises(GrammarError, match=why):
+        grammars.lark(source)
+
+
+def test_each_kind_can_be_made_again(grammars: Grammars) -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "integer"}}}
+    for made in (grammars.json_schema(schema), grammars.regex("[ab]+"), grammars.lark('start: "x"')):
+        assert made.source is not None
+        assert grammars.of(made.source) is made
+    with pytest.raises(GrammarError, match="not JSON"):
+        grammars.of(Source("json_schema", "{"))
 
 
 def test_there_are_a_hundred_schemas() -> None:

@@ -64,6 +64,9 @@ HOSTILE: dict[str, Callable[[Grammars], Constraint]] = {
     "lark, ambiguous": lambda g: g.lark('start: start start | "x" | ""'),
     "lark, missing rule": lambda g: g.lark("start: nowhere"),
     "lark, no start": lambda g: g.lark('a: "x"'),
+    "gbnf, a chain backwards": lambda g: g.lark(
+        "\n".join(f"a{i} ::= a{i + 1}" for i in range(14_000)) + '\na14000 ::= "x"\nroot ::= a0'
+    ),
     "lark, not lark": lambda g: g.lark("\0\x1b[31m"),
     "a laugh": lambda g: g.json_schema(
         {"$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}

@@ -94,7 +94,7 @@ def test_the_answer_ends_where_the_context_does(tmp_path: Path) -> None:
     with toy_llm(tmp_path, context=30) as llm:
         completion = llm.generate([1] * 20, max_tokens=1000, ignore_eos=True)
         assert (len(completion.token_ids), completion.finish_reason) == (10, "length")
-        with pytest.raises(ContextLengthExceeded, match="the prompt has 30 tokens; the context holds 30"):
+        with pytest.raises(ContextLengthExceeded, match="too long: it has 30 tokens; the context holds 30"):
             llm.generate([1] * 30)
 
 
@@ -116,7 +116,7 @@ def test_wrong_prompts_are_refused_before_anything_runs(llm: LLM, prompt: Any, m
 
 
 def test_a_prompt_of_a_list_that_is_too_long_is_named(llm: LLM) -> None:
-    with pytest.raises(ContextLengthExceeded, match="prompt 1: the prompt has 600 tokens"):
+    with pytest.raises(ContextLengthExceeded, match="prompt 1: the prompt is too long: it has 600 tokens"):
         llm.generate([[1], [1] * 600])
 
 

@@ -141,6 +141,43 @@ def test_a_request_waits_for_pages_that_a_text_has() -> None:
     assert output(request) == expected_tokens(some_prompt(40, 9), GREEDY)
 
 
+def test_a_request_that_is_short_of_pages_is_not_starved_by_texts() -> None:
+    """Texts come without end; what one gives back is offered to the request before the next one begins."""
+    engine, pooler, _ = make(num_pages=CONTEXT // 4, max_rows=8)
+    texts = [pooler.submit(some_prompt(length, length)) for length in (12, 8, 8)]
+    pooler.step()
+    # By rows alone there is always a text half done: their ends never meet that of a chunk of 8 rows.
+    request = engine.submit(some_prompt(CONTEXT - 2, 9), GREEDY)
+    for seed in range(60):
+        texts.append(pooler.submit(some_prompt(8, seed)))
+        engine.step()
+        pooler.step()
+        if request.state != "waiting":
+            break
+    else:
+        raise AssertionError("it never began")
+    assert request.waits.seconds.keys() == {"queue", "pages"}
+    assert any(each.waits.reason == "rows" or "rows" in each.waits.seconds for each in texts)
+    run_all(engine)
+    pooler.run(texts)
+    assert_all_pages_are_back(engine)
+
+
+def test_a_text_says_why_it_waited() -> None:
+    engine, pooler, _ = make(num_pages=CONTEXT // 4, max_rows=8)
+    request = engine.submit(some_prompt(50, 1), GREEDY)
+    engine.step()
+    embedding = pooler.submit(some_prompt(40, 2))
+    assert embedding.waits.reason == "queue"
+    assert not pooler.step()
+    assert (embedding.waits.reason, embedding.waits.pages_short) == ("pages", 7)
+    run_all(engine)
+    pooler.run([embedding])
+    assert request.finished
+    assert embedding.started
+    assert embedding.waits.reason is None
+
+
 def test_a_failing_step_ends_its_texts_only() -> None:
     engine, pooler, runner = make(max_rows=8)
     first, second = pooler.submit(PROMPTS[5]), pooler.submit(PROMPTS[4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from boli.engine.batch import Batch, Float32
+from boli.engine.constraint import Source
 from boli.engine.llm import LLM
 from boli.engine.record import RunRecord, keep_last, last_run, load_record, save_record
 from boli.errors import CorruptFile, ModelNotFound, StorageError
@@ -83,6 +85,19 @@ def test_what_is_loaded_is_what_was_saved(record: RunRecord, llm: LLM, tmp_path:
     assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_the_answer_had_to_be_is_kept(record: RunRecord, tmp_path: Path) -> None:
+    assert record.constraint is None
+    held = replace(record, constraint=Source("regex", "[a-ü]+"))
+    save_record(held, tmp_path / "run.json")
+    assert load_record(tmp_path / "run.json") == held
+    older = json.loads(json.dumps(record.to_json()))
+    del older["constraint"]
+    assert RunRecord.from_json(older) == record
+    for wrong in ({"kind": "perl", "text": "a"}, {"kind": "lark"}, {"kind": "lark", "text": "a" * (1 << 19)}):
+        with pytest.raises(CorruptFile):
+            RunRecord.from_json(older | {"constraint": wrong})
+
+
 def test_an_impossible_token_has_no_number_in_json(record: RunRecord) -> None:
     document = record.to_json()
     document["logprobs"] = [None] * len(record.logits)
@@ -114,7 +129,7 @@ def test_what_was_edited_is_refused(record: RunRecord, change: dict[str, Any], w
     for key in record.to_json():
         document = record.to_json()
         del document[key]
-        if key not in ("text", "messages", "logprobs"):  # absent is none of them
+        if key not in ("text", "messages", "logprobs", "constraint"):  # absent is none of them
             with pytest.raises(CorruptFile):
                 RunRecord.from_json(document)
 

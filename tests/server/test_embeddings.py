@@ -16,8 +16,6 @@ import numpy.typing as npt
 import openai
 import pytest
 
-from boli.server.embeddings_queue import EmbeddingQueue
-from boli.server.errors import ApiError
 from engine.test_pooling import expected
 from engine.toy_runner import ToyRunner
 from server.running import PATIENCE, Running, toy_server, until
@@ -203,44 +201,6 @@ def test_a_short_request_does_not_wait_for_a_long_one(tmp_path: Path) -> None:
 
     with toy_server(tmp_path, max_rows=16) as server:
         assert asyncio.run(both(server.url)) == ["short", "long"]
-
-
-def test_who_leaves_at_once_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Some leave before their texts are taken in, some between two chunks."""
-
-    async def leave(server: Running) -> None:
-        queue = EmbeddingQueue(server.service)
-        for steps in range(12):
-            task = asyncio.create_task(queue.embed([[1] * 100] * 40, "mean"))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-        for _ in range(3):
-            await server.service.between_steps(lambda _: None)
-        assert not queue._pooler.busy
-        assert queue._open == 0
-
-    with toy_server(tmp_path, max_rows=8) as server:
-        server.run(leave(server))
-        server.settled()
-
-
-def test_when_the_server_ends_who_takes_too_long_is_told(tmp_path: Path) -> None:
-    with toy_server(tmp_path, max_rows=1) as server:
-
-        async def end() -> int:
-            queue = EmbeddingQueue(server.service, patience=0.2)
-            task = asyncio.create_task(queue.embed([[1] * 400] * 500, "mean"))
-            await asyncio.sleep(0.05)
-            await server.service.drain(0.0)
-            with pytest.raises(ApiError) as raised:
-                await task
-            with pytest.raises(ApiError):
-                await queue.embed([[1]], "mean")
-            return raised.value.status
-
-        assert server.run(end()) == 503
 
 
 def test_a_server_that_is_cut_short_leaves_no_pages_behind(tmp_path: Path) -> None:

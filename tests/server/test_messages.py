@@ -159,6 +159,14 @@ def test_errors_are_anthropics(here: Running) -> None:
     here.settled()
 
 
+def test_a_prompt_that_does_not_fit_is_told_as_clients_know_it(here: Running) -> None:
+    """By these words, and no code, clients know that they must shorten the conversation."""
+    with client_of(here) as client, pytest.raises(anthropic.BadRequestError) as raised:
+        client.messages.create(**asked("x" * 600))
+    body: Any = raised.value.body
+    assert "prompt is too long" in body["error"]["message"]
+
+
 @pytest.fixture(scope="module")
 def caller(speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("caller")

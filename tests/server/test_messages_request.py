@@ -64,6 +64,13 @@ def test_tools_and_their_results() -> None:
     ]
 
 
+def test_tools_that_a_search_found_are_named() -> None:
+    found = [{"type": "tool_reference", "tool_name": name} for name in ("weather", "time")]
+    results = [{**RESULT, "content": [{"type": "text", "text": "Found:\n"}, *found]}]
+    messages = [ASK, {"role": "assistant", "content": [USE]}, {"role": "user", "content": results}]
+    assert chat(messages=messages)["messages"][-1]["content"] == "Found:\nweather\ntime\n"
+
+
 def test_definitions_of_tools() -> None:
     tool = {"name": "weather", "description": "d", "input_schema": {"type": "object"},
             "cache_control": {"type": "ephemeral"}}  # fmt: skip

@@ -60,7 +60,8 @@ def test_calls_get_ids_and_results_find_their_calls() -> None:
     messages = [
         ASK,
         {"role": "assistant", "content": "", "tool_calls": [
-            {"function": function}, {"function": {"name": "time", "arguments": {}}}, {"function": function},
+            {"function": function}, {"index": 1, "function": {"name": "time", "arguments": {}}},
+            {"type": "function", "function": function},
         ]},
         {"role": "tool", "content": "noon", "tool_name": "time"},
         {"role": "tool", "content": "18 degrees", "tool_name": "weather"},

@@ -132,6 +132,23 @@ def test_what_takes_too_long_is_ended_with_an_error(folder: Path) -> None:
             assert last == "[DONE]" or json.loads(last)["error"]["code"] == "shutting_down"
 
 
+def test_sigterm_lets_embeddings_end(folder: Path) -> None:
+    with process(folder, "--shutdown-timeout", "60") as here, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_embed, here, ["x" * 200] * 300)
+        with here.client() as client:
+            until(lambda: client.get("/stats").json()["running"] == 1)
+        here.popen.send_signal(signal.SIGTERM)
+        reply = asked.result()
+        assert here.end() == 0
+        assert reply.status_code == 200
+        assert len(reply.json()["data"]) == 300
+
+
+def _embed(here: Process, texts: list[str]) -> httpx.Response:
+    with here.client() as client:
+        return client.post("/v1/embeddings", json={"input": texts})
+
+
 def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
     with process(folder, "--shutdown-timeout", "600") as here, ThreadPoolExecutor(1) as pool:
         begun = threading.Barrier(2)

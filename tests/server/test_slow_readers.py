@@ -17,6 +17,7 @@ from server.raw_http import connect, head, post, read, say
 from server.running import Running, toy_server, until
 
 READERS = 40
+MOST_AT_A_STRETCH = 0.2  # seconds of processor time that the loop takes without looking up
 
 
 @pytest.fixture
@@ -53,7 +54,10 @@ def test_slow_readers_hold_nobody_up(here: Running) -> None:
 
 
 class Beats:
-    """The longest time between two turns of the server's loop."""
+    """The most that the server's loop has computed at a stretch: processor time of its own thread.
+
+    Wall-clock time would tell how busy the machine is; this tells what the loop does not give away.
+    """
 
     def __init__(self, here: Running) -> None:
         self.longest = 0.0
@@ -61,9 +65,9 @@ class Beats:
 
     async def _beat(self) -> None:
         while True:
-            start = time.perf_counter()
+            start = time.thread_time()
             await asyncio.sleep(0.005)
-            self.longest = max(self.longest, time.perf_counter() - start - 0.005)
+            self.longest = max(self.longest, time.thread_time() - start)
 
     def stop(self) -> float:
         self._task.cancel()
@@ -71,10 +75,7 @@ class Beats:
 
 
 def test_large_prompts_do_not_hold_the_loop_up(here: Running) -> None:
-    """A megabyte to tokenize, four times: `/health` answers meanwhile, because the loop has little to do.
-
-    How long the loop stood still is held against how long it stands still on this machine anyway.
-    """
+    """A megabyte to tokenize, four times: `/health` answers meanwhile, because the loop has little to do."""
     text = "the quick brown fox 你好 " * 40_000
     large = post(
         "/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
@@ -94,7 +95,20 @@ def test_large_prompts_do_not_hold_the_loop_up(here: Running) -> None:
     longest = beats.stop()
     assert results == [400] * 4  # more than the context, which is known only when it has been counted
     assert answered > 3
-    assert longest < 2.0, f"the loop stood still for {longest:.2f} s"
+    assert longest < MOST_AT_A_STRETCH, f"the loop computed for {longest:.2f} s"
+
+
+def test_a_loop_that_is_held_up_would_be_seen(here: Running) -> None:
+    async def compute() -> None:
+        end = time.thread_time() + MOST_AT_A_STRETCH
+        while time.thread_time() < end:
+            pass
+
+    beats = Beats(here)
+    here.run(asyncio.sleep(0.05))
+    here.run(compute())
+    here.run(asyncio.sleep(0.05))
+    assert beats.stop() >= MOST_AT_A_STRETCH
 
 
 def test_a_stuck_engine_is_seen_and_nobody_waits_for_ever(tmp_path: Path) -> None:

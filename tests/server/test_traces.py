@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from boli.errors import UsageError
 from boli.server.answer import Answer
 from boli.server.recent import MOST_ANSWERS
+from boli.trace import Trace
 from server.running import Running, toy_server
 from server.tiny_server import tiny_folder, tiny_server
 
@@ -47,6 +49,51 @@ def test_an_answer_is_replayed_to_the_last_bit(client: httpx.Client, here: Runni
     by_request = {"id": reply.headers["x-request-id"], "detail": "summary"}
     assert client.post("/trace", json=by_request).status_code == 200
     here.settled()
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "json_schema": {"guided_json": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+    "regex": {"guided_regex": "[a-f]{3,9}"},
+    "lark": {"guided_grammar": 'start: "x"+ "y"'},
+    "gbnf": {"guided_grammar": 'root ::= [x-z]+ "."'},
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_the_grammar_of_an_answer_is_part_of_its_trace(
+    client: httpx.Client, here: Running, kind: str
+) -> None:
+    wish = {"prompt": "hello there", "max_tokens": 5, "temperature": 0.9, "seed": 3} | FORMS[kind]
+    reply = client.post("/v1/completions", json=wish).raise_for_status().json()
+    document = client.post("/trace", json={"id": reply["id"], "detail": "summary"}).json()
+    assert document["run"]["constraint"]["kind"] == kind
+    assert document["proof"]["sampler_reproduced"] == document["proof"]["compared"] > 0
+    for decision in document["decisions"]:
+        sampler = decision["sampler"]
+        assert "grammar" in sampler["order"]
+        assert 1 <= sampler["grammar"]["allowed"] < sampler["grammar"]["vocabulary"]
+        assert sampler["rest"]["count"] + len(sampler["candidates"]) == sampler["grammar"]["allowed"]
+        assert 0 < sampler["grammar"]["probability"] < 1
+    trace = Trace(document)
+    with pytest.raises(UsageError, match="grammar"):
+        trace.sampler[0].what_if(temperature=0.0)
+    here.settled()
+
+
+def test_nobody_is_told_where_the_model_lies(client: httpx.Client, here: Running) -> None:
+    """A model that was loaded from a folder is called what the folder is called."""
+    folder = here.llm.path
+    answer = client.post("/v1/completions", json=ASK)
+    replies = [answer, client.post("/trace", json={"id": answer.json()["id"], "detail": "summary"})]
+    replies += [client.post("/api/show", json={"model": folder.name})]
+    replies += [client.get(f"/{path}") for path in ("version", "metrics", "stats", "api/tags", "api/ps")]
+    assert {reply.status_code for reply in replies} == {200}
+    replies += [client.post("/v1/completions", json=ASK | {"model": str(folder)}), client.get("/v1/models")]
+    assert [reply.status_code for reply in replies[-2:]] == [404, 200]
+    assert [model["id"] for model in replies[-1].json()["data"]] == [folder.name]
+    assert answer.json()["model"] == replies[1].json()["model"]["name"] == folder.name
+    told = [reply.request.url.path for reply in replies if str(folder.parent) in reply.text]
+    assert told == ["/v1/completions"]  # what the client itself had written
 
 
 def test_nobody_sees_the_answers_of_another_key(client: httpx.Client, here: Running) -> None:

@@ -155,7 +155,7 @@ def test_without_the_libraries_of_the_hubs(tmp_path: Path) -> None:
         ("resolve", "org/name"), ("resolve", "ms:org/name"), ("resolve", "org/cached"), python=python
     )
     assert [answer.error for answer in found] == ["MissingExtra", "MissingExtra", ""]
-    assert all("pip install 'boli[hub]'" in answer.text for answer in found[:2])
+    assert all("pip install -c constraints.txt '.[hub]'" in answer.text for answer in found[:2])
     assert found[2].path == cached
 
 

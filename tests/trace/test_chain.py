@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
+from boli.engine.constraint import Bools, Source
 from boli.engine.sampling import Sampler, SamplingParams
-from boli.trace.chain import CUTS, follow, log_normalizer
+from boli.trace.chain import CUTS, ORDER, follow, log_normalizer
 from boli.trace.sieve import LISTED, describe_chain
 
 VOCAB = 700
@@ -62,6 +64,54 @@ def test_it_reproduces_the_token_for_1000_random_settings() -> None:
             assert chain.chosen == token, (case, params)
             output.append(token)
     assert drawn > 2000
+
+
+@dataclass
+class Lots:
+    """Allows tokens by lot, drawn anew for each."""
+
+    seed: int
+    vocab_size: int = VOCAB
+    source: Source | None = None
+    finished: bool = False
+
+    def begin(self) -> Lots:
+        self._numbers = np.random.default_rng(self.seed)
+        self.accept(0)
+        return self
+
+    def allowed(self) -> Bools:
+        return self._allowed
+
+    def accept(self, token: int) -> None:
+        self._allowed = self._numbers.random(VOCAB) < 0.02
+        self._allowed[self._numbers.integers(VOCAB)] = True
+
+
+def test_with_a_grammar_it_reproduces_the_token_too() -> None:
+    source, numbers = random.Random(6), np.random.default_rng(6)
+    for case in range(300):
+        params = SamplingParams(**settings(source))
+        sampler, walk = Sampler(params, [1, 2], Lots(case)), Lots(case).begin()
+        output: list[int] = []
+        for position in range(2):
+            logits = (numbers.standard_normal(VOCAB) * 3.0).astype(np.float32)
+            allowed = walk.allowed()
+            chain = follow(logits, params, seed=sampler.seed, prompt=[1, 2], output=output, allowed=allowed)
+            token = sampler.sample(logits, position).id
+            assert chain.chosen == token, (case, params)
+            assert allowed[chain.kept].all()
+            assert chain.probabilities[~allowed].sum() == 0.0
+            told = describe_chain(chain, str, token)
+            assert told["order"] == list(ORDER)
+            assert all(allowed[each["id"]] for each in told["candidates"])  # type: ignore[attr-defined]
+            grammar = told["grammar"]
+            assert (grammar["allowed"], grammar["vocabulary"]) == (allowed.sum(), VOCAB)  # type: ignore[index]
+            barred = [each["id"] for each in grammar["barred"]]  # type: ignore[index]
+            assert not allowed[barred].any()
+            assert chain.penalised[barred[0]] == chain.penalised[~allowed].max()
+            output.append(token)
+            walk.accept(token)
 
 
 def test_each_number_has_its_place() -> None:

@@ -138,7 +138,12 @@ def test_files_are_written(boli: Command, model: str, tmp_path: Path) -> None:
 def test_side_by_side(boli: Command, model: str) -> None:
     code, out, err = boli("trace", "the thing", "-m", model, "--max-tokens", "3", "--compare", "BF16")
     assert code == 0, err
-    assert "KL" in out
+    assert out.startswith("The same tokens in another format")
+    part = ("--step", "1", "--layer", "5", "--hide-sink")
+    code, out, err = boli("trace", "the thing", "-m", model, "--max-tokens", "3", "--compare", "BF16", *part)
+    assert code == 0, err
+    assert "Inside layer 5" in out
+    assert "The same decision in another format (step 1)" in out
     code, out, err = boli(
         "trace", "the thing", "-m", model, "--max-tokens", "3", "--compare", "bf16", "--json"
     )
@@ -157,6 +162,8 @@ def test_side_by_side(boli: Command, model: str) -> None:
         (("trace", ""), "empty"),
         (("trace", "nowhere.json"), "there is no file nowhere.json"),
         (("trace", "x", "--json", "--step", "1"), "--step has no meaning here"),
+        (("trace", "x", "--json", "--hide-sink"), "--hide-sink has no meaning here"),
+        (("trace", "x", "--head", "1"), "a head is one of a layer"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(

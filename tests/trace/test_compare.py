@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from boli.trace import Trace
 from boli.trace.arrays import unpacked
 from boli.trace.compare import compare, cosine, divergence
 from boli.trace.replay import replay
-from boli.trace.view.terminal import print_compare
+from boli.trace.view.numbers import three
+from boli.trace.view.terminal import print_compare, print_walk
 from tiny_models import Zoo
 from traced import tiny_llm
 
@@ -102,6 +104,14 @@ def test_the_comparison_fits_into_the_terminal(pair: tuple[Trace, Trace], width:
         )
         assert expected in written.getvalue()
         assert all(cell_len(line) <= width for line in written.getvalue().split("\n"))
+    written = io.StringIO()
+    print_walk(document, Console(file=written, width=width, color_system=None), step=3)
+    _, one = written.getvalue().split("The same decision in another format (step 3)")
+    each = document["compare"]["decisions"][3]
+    assert f"KL(A ‖ B)  {three(each['kl'])} nats" in one
+    away = 1.0 - float(unpacked(document["compare"]["cosine"], "cosine")[3, 1])
+    assert re.search(rf"^L1 +{re.escape(three(away))} ", one, re.MULTILINE)
+    assert all(cell_len(line) <= width for line in written.getvalue().split("\n"))
 
 
 def test_other_tokens_cannot_be_compared(zoo: Zoo, pair: tuple[Trace, Trace]) -> None:

@@ -110,12 +110,14 @@ def test_the_announced_bytes_are_those_written(zoo: Zoo, name: str, detail: Any)
         run = llm.generate(prompt(37), max_tokens=5, ignore_eos=True).record
         trace = replay(llm, run, detail=detail, announce=announced.append)
     written = json.loads(json.dumps(trace.document()))
-    assert (
-        announced[0].bytes == trace.price["bytes_predicted"] == trace.price["bytes"] == array_bytes(written)
-    )
-    assert announced[0].bytes == price(llm.blueprint.config, detail, 37, 5).bytes
-    assert announced[0].seconds > 0.0
-    assert (detail == "summary") == (announced[0].bytes == 0)
+    offer = announced[0][detail]
+    assert offer.bytes == trace.price["bytes_predicted"] == trace.price["bytes"] == array_bytes(written)
+    assert offer.bytes == price(llm.blueprint.config, detail, 37, 5).bytes
+    assert offer.seconds > 0.0
+    assert (detail == "summary") == (offer.bytes == 0)
+    assert [(each["detail"], each["bytes"]) for each in written["price"]["offers"]] == [
+        (each, price(llm.blueprint.config, each, 37, 5).bytes) for each in ("summary", "rows", "full")
+    ]
 
 
 def test_too_long_for_full_states_the_price_and_proposes_rows(

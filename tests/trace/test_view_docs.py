@@ -103,6 +103,28 @@ def test_the_pages_show_what_boli_prints(
         place, gap = found + 1, False
 
 
+def test_the_measured_tables_have_the_rows_that_boli_prints(printed: dict[str, list[str]]) -> None:
+    """Times are of the machine and the day that the pages name; stages and their megabytes are not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(printed[""][0])
+        for page in PAGES:
+            (block,) = re.findall(
+                r"```text\n\$ boli (trace story\.json.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
+            )
+            command, *lines = block.split("\n")
+            told = [_timeless(line) for line in _told(shlex.split(command))]
+            rows = [line for line in lines if "  " in line]
+            assert len(rows) == 14
+            assert [row for row in rows if _timeless(row) not in told] == []
+
+
+def _timeless(line: str) -> str:
+    """A row without bars, what the machine's limit is, and numbers but megabytes."""
+    line = re.sub(r"[█-▏]+|< |\b(?:memory|cores)\b|内存|算力", "", line)
+    line = re.sub(r"\d[\d.,]*+(?! MB)( (?:s|ms|µs|B|kB|%|G|M)(?=\s|$))?", "0", line)
+    return " ".join(line.split())
+
+
 def test_the_python_of_the_pages_says_what_it_says(printed: dict[str, list[str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(printed[""][0])

@@ -111,6 +111,11 @@ def make_document(
                 "bytes": 2_000_000,
                 "seconds_predicted": 1.4,
                 "seconds": 1.3,
+                "offers": [
+                    {"detail": "summary", "bytes": 0, "seconds": 0.9},
+                    {"detail": "rows", "bytes": 2_100_000, "seconds": 1.4},
+                    {"detail": "full", "bytes": 300_000_000, "seconds": 1.5},
+                ],
             },
             "proof": {
                 "compared": generated,

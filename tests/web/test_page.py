@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,64 @@ def test_in_full_detail_the_prompt_asks_too(opener: Opener) -> None:
     assert "20.0%" in opened.page.locator("#attention .reading").inner_text()
     matrix.click(position={"x": cell / 2, "y": cell * 4.5})
     assert f"id {document['tokens'][5]['id']} " in opened.text("token-facts")
+
+
+def test_in_full_detail_numbers_are_shown_at_the_token_that_is_looked_at(opener: Opener) -> None:
+    document = make_document(layers=2, generated=3)
+    rows, stage = document["run"]["prompt_length"] - 1, "attention_residual"
+    name = next(each["values"][0] for each in document["stages"] if each["key"] == stage)
+    values = np.arange(2 * rows * 4, dtype=np.float32).reshape(2, rows, 4)
+    document["prompt_values"] = {name: packed(values, "f4")}
+    for number, decision in enumerate(document["decisions"]):
+        decision["values"] = {name: packed(np.full((2, 4), 1000.0 + number), "f4")}
+    opened = opener(document)
+    opened.slide("layer", 1)
+    opened.page.locator(f"[data-stage='{stage}']").click()
+    assert "1000 1000 1000 1000" in opened.text("inspector")
+    opened.page.locator("[data-token='3']").click()
+    assert "position 3" in opened.text("inspector")
+    assert " ".join(f"{value:.1f}" for value in values[1, 3]) in opened.text("inspector")
+    opened.page.locator(f"[data-token='{rows + 2}']").click()
+    assert "1001 1001 1001 1001" in opened.text("inspector")
+
+
+def test_both_roofs_and_what_was_predicted_and_measured(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    roofline, roof = document["roofline"], opened.part("roofline")
+    heights = {
+        (kind, phase): float(roof.locator(f".{kind}[data-phase={phase}]").get_attribute("cy") or "nothing")
+        for kind in ("predicted", "measured")
+        for phase in ("decode", "prefill")
+    }
+    edges = [float(y) for y in re.findall(r"[\d.]+,([\d.]+)", opened.part("roofs").get_attribute("d") or "")]
+    assert len(edges) == 2, "the memory's roof, from its foot to where the cores' begins"
+    assert edges[0] > edges[1]
+    assert heights["predicted", "prefill"] < heights["predicted", "decode"] < edges[0]
+    for phase, part in (("decode", roofline), ("prefill", roofline["prefill"])):
+        slower = part["measured_seconds"] > part["predicted_seconds"]
+        assert (heights["predicted", phase] < heights["measured", phase]) is slower, "slower lies lower"
+    told = opened.text("limits")
+    assert "prompt of 14" in told
+    assert "memory" in told
+    assert f"{roofline['prefill']['measured_seconds'] * 1e3:.1f} ms" in told
+    assert "cores, 400 G int8 operations/s" in roof.inner_html()
+    roofline = roofline | {"operations_per_s": None, "operations_in": ""}
+    opened = opener(document | {"roofline": roofline})
+    assert "H" not in (opened.part("roofs").get_attribute("d") or ""), (
+        "cores that nobody measured have no roof"
+    )
+
+
+def test_the_price_of_each_detail_is_said(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    assert [row.split()[0] for row in opened.part("price").locator("tbody tr").all_inner_texts()] == [
+        "summary", "rows", "full",
+    ]  # fmt: skip
+    assert "300 MB" in opened.text("price")
+    assert "2.00 MB in 1.30 s" in opened.page.locator("#price").inner_text()
+    assert opened.part("price").locator("tr.on").inner_text().startswith("rows")
+    opened = opener(document | {"price": document["price"] | {"offers": None}})
+    assert opened.part("price").locator("tbody tr").count() == 1
 
 
 def test_a_head_is_chosen_in_the_map(opener: Opener, document: dict[str, Any]) -> None:

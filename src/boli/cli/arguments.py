@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from boli.cli.terminal import note
 from boli.errors import PromptError
-
-if TYPE_CHECKING:
-    from boli.engine.params import SamplingOptions
 
 #: Bytes of text that are read from stdin at most; the longest context of any model is below it.
 STDIN_LIMIT = 16 * 1024 * 1024
@@ -32,7 +29,8 @@ MaxTokens = Annotated[int, typer.Option(metavar="N", help="Stop after so many to
 Temperature = Annotated[float, typer.Option(metavar="T", help="Divides the logits; 0 is greedy.")]
 TopK = Annotated[int, typer.Option(metavar="N", help="Draw from the N likeliest tokens; 0 is off.")]
 TopP = Annotated[
-    float, typer.Option(metavar="P", help="Draw from the likeliest tokens that have P together; 1 is off.")
+    float | None,
+    typer.Option(metavar="P", help="Draw from the likeliest tokens that have P together; 1 is off."),
 ]
 MinP = Annotated[
     float, typer.Option(metavar="P", help="Leave out tokens below P times the likeliest; 0 is off.")
@@ -90,18 +88,6 @@ ReceiptSvg = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the receipt as a picture.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def sampling(options: SamplingOptions) -> SamplingOptions:
-    """The sampling options, once they are found to make sense: before a model is loaded for them.
-
-    Raises:
-        SamplingError: A value is out of range, or contradicts another.
-    """
-    from boli.engine.params import SamplingParams  # noqa: PLC0415
-
-    SamplingParams.from_options(options)
-    return options
 
 
 def read_text(argument: str, *, keep_line_end: bool = False) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import typer
 
 from boli.cli import arguments
 from boli.cli.answer import document, keep, print_summary, write_answer
+from boli.cli.options import Loading, Sampling, with_groups
 from boli.cli.progress import TerminalProgress
 from boli.cli.terminal import print_json
 from boli.errors import UsageError
-
-if TYPE_CHECKING:
-    from boli.engine.params import SamplingOptions
 
 HELP = """Talk with a model.
 
@@ -34,10 +33,29 @@ Examples:
 """
 
 
+_TOP_P = 0.95
+
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatSampling(Sampling):
+    """Livelier and longer than `Sampling`, as a conversation is."""
+
+    max_tokens: arguments.MaxTokens = 512
+    temperature: arguments.Temperature = 0.7
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Draw from the likeliest tokens that have P together; 1 is off.",
+            show_default=f"{_TOP_P}; off at temperature 0",
+        ),
+    ] = None
+
+
 @application.command(help=HELP)
+@with_groups
 def chat(
     *,
     once: Annotated[
@@ -49,65 +67,20 @@ def chat(
         typer.Option(metavar="TEXT", help="How the model should behave.", show_default="the template's own"),
     ] = None,
     model: arguments.Model = "smollm2",
-    max_tokens: arguments.MaxTokens = 512,
-    temperature: arguments.Temperature = 0.7,
-    top_k: arguments.TopK = 0,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P",
-            help="Draw from the likeliest tokens that have P together; 1 is off.",
-            show_default="0.95; off at temperature 0",
-        ),
-    ] = None,
-    min_p: arguments.MinP = 0.0,
-    repetition_penalty: arguments.RepetitionPenalty = 1.0,
-    presence_penalty: arguments.PresencePenalty = 0.0,
-    frequency_penalty: arguments.FrequencyPenalty = 0.0,
-    seed: arguments.Seed = None,
-    stop: arguments.Stop = None,
-    context: arguments.Context = None,
-    threads: arguments.Threads = None,
-    weights: arguments.Weights = "auto",
-    kv_cache_type: arguments.KvCacheType = "bf16",
-    speculation: arguments.Speculation = "auto",
+    sampling: ChatSampling,
+    loading: Loading,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document; needs --once.")] = False,
 ) -> None:
     """Talks with a model."""
     if json and once is None:
         raise UsageError("--json needs --once", remedy='say what to answer: boli chat --once "Hi" --json')
     question = None if once is None else arguments.read_text(once)
-    if top_p is None:
-        top_p = 0.95 if temperature > 0 else 1.0
-    options: SamplingOptions = arguments.sampling(
-        {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "presence_penalty": presence_penalty,
-            "frequency_penalty": frequency_penalty,
-            "seed": seed,
-            "stop": stop or (),
-        }
-    )
-    from boli.cli.chat_session import ChatSession  # noqa: PLC0415
-    from boli.engine.loading import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
+    if sampling.top_p is None and sampling.temperature > 0:
+        sampling = replace(sampling, top_p=_TOP_P)
+    options = sampling.options()
+    from boli.cli.chat_session import ChatSession  # noqa: PLC0415  NumPy: only when the request is sound
 
-    with (
-        TerminalProgress() as progress,
-        load(
-            model,
-            threads=threads,
-            context=context,
-            weights=weights,
-            kv_cache_type=kv_cache_type,
-            speculation=speculation,
-            progress=progress,
-        ) as llm,
-    ):
+    with TerminalProgress() as progress, loading.load(model, progress) as llm:
         conversation = llm.conversation(system)
         if question is None:
             ChatSession(llm, conversation, options).run()
@@ -123,6 +96,6 @@ def chat(
         keep(completion)
         if json:
             messages = [dict(message) for message in conversation.messages]
-            print_json(document(llm, completion, sampled=temperature > 0) | {"messages": messages})
+            print_json(document(llm, completion, sampled=sampling.temperature > 0) | {"messages": messages})
         else:
-            print_summary(completion, sampled=temperature > 0, loaded=True)
+            print_summary(completion, sampled=sampling.temperature > 0, loaded=True)

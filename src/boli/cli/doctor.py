@@ -15,6 +15,7 @@ from boli import __version__
 from boli.cli.arguments import Json
 from boli.cli.table import Column, print_facts, print_table
 from boli.cli.terminal import human_bytes, print_json
+from boli.errors import install
 
 HELP = """Say what this machine has and what is missing.
 
@@ -214,4 +215,4 @@ def _print(findings: _Findings) -> None:
     print_table([Column("extra"), Column("state")], extras)
     incomplete = [name for name, extra in findings["extras"].items() if extra["missing"]]
     if incomplete:
-        sys.stdout.write(f"\nTo complete one:\npip install 'boli[{incomplete[0]}]'\n")
+        sys.stdout.write(f"\nTo complete one, {install(incomplete[0])}\n")

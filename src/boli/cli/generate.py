@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from boli.cli import arguments
 from boli.cli.answer import document, keep, print_logprobs, print_summary, write_answer
+from boli.cli.options import Loading, Sampling, with_groups
 from boli.cli.progress import TerminalProgress
-from boli.cli.receipt import print_receipt, receipt_of, save_receipt
+from boli.cli.receipt import limits_before, print_receipt, receipt_of, save_receipt
 from boli.cli.terminal import is_terminal, print_json, styled, visible
-
-if TYPE_CHECKING:
-    from boli.engine.params import SamplingOptions
 
 HELP = """Continue a text.
 
@@ -38,69 +36,31 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @application.command(help=HELP)
+@with_groups
 def generate(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="The text to continue; - reads stdin.", show_default=False)
     ],
     *,
     model: arguments.Model = "smollm2",
-    max_tokens: arguments.MaxTokens = 128,
-    temperature: arguments.Temperature = 0.0,
-    top_k: arguments.TopK = 0,
-    top_p: arguments.TopP = 1.0,
-    min_p: arguments.MinP = 0.0,
-    repetition_penalty: arguments.RepetitionPenalty = 1.0,
-    presence_penalty: arguments.PresencePenalty = 0.0,
-    frequency_penalty: arguments.FrequencyPenalty = 0.0,
-    seed: arguments.Seed = None,
-    stop: arguments.Stop = None,
+    sampling: Sampling,
     logprobs: arguments.Logprobs = None,
-    context: arguments.Context = None,
-    threads: arguments.Threads = None,
-    weights: arguments.Weights = "auto",
-    kv_cache_type: arguments.KvCacheType = "bf16",
-    speculation: arguments.Speculation = "auto",
+    loading: Loading,
     receipt: arguments.Receipt = False,
     receipt_svg: arguments.ReceiptSvg = None,
     json: arguments.Json = False,
 ) -> None:
     """Continues a text with a model."""
     text = arguments.read_text(prompt)
-    options: SamplingOptions = arguments.sampling(
-        {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-            "presence_penalty": presence_penalty,
-            "frequency_penalty": frequency_penalty,
-            "seed": seed,
-            "stop": stop or (),
-            "logprobs": logprobs,
-        }
-    )
-    from boli.engine.loading import load  # noqa: PLC0415  NumPy and Numba: only when the request is sound
-
-    with (
-        TerminalProgress() as progress,
-        load(
-            model,
-            threads=threads,
-            context=context,
-            weights=weights,
-            kv_cache_type=kv_cache_type,
-            speculation=speculation,
-            progress=progress,
-        ) as llm,
-    ):
+    options = sampling.options(logprobs)
+    with TerminalProgress() as progress, loading.load(model, progress) as llm:
+        limits = limits_before(llm, wanted=receipt or receipt_svg is not None)
         if json:
             completion = llm.generate(text, **options)
             keep(completion)
-            answer = document(llm, completion, sampled=temperature > 0)
+            answer = document(llm, completion, sampled=sampling.temperature > 0)
             if receipt or receipt_svg is not None:
-                account = receipt_of(llm, completion)
+                account = receipt_of(llm, completion, limits)
                 answer["receipt"] = account.to_json()
                 if receipt_svg is not None:
                     save_receipt(account, receipt_svg)
@@ -113,9 +73,9 @@ def generate(
         keep(stream.completion)
         if stream.completion.logprobs is not None:
             print_logprobs(llm.tokenizer, stream.completion.logprobs)
-        print_summary(stream.completion, sampled=temperature > 0, loaded=True)
+        print_summary(stream.completion, sampled=sampling.temperature > 0, loaded=True)
         if receipt or receipt_svg is not None:
-            account = receipt_of(llm, stream.completion)
+            account = receipt_of(llm, stream.completion, limits)
             if receipt:
                 print_receipt(account)
             if receipt_svg is not None:

@@ -11,19 +11,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from boli.bench import Result
+    from boli.cpu.limits import Limits
     from boli.engine.llm import LLM
     from boli.engine.output import Completion
     from boli.weigh.receipt import Receipt
 
 
-def receipt_of(llm: LLM, completion: Completion) -> Receipt:
-    """Reads the books, then weighs the model as if it had never run, and measures this machine."""
+#: The machine is another one if what it reads a second has changed by this share.
+CHANGED = 0.2
+
+
+def limits_before(llm: LLM, *, wanted: bool) -> Limits | None:
+    """What the machine can do before a run that a receipt is wanted of.
+
+    Clocks and neighbours change from one second to the next, so a run is held against what was measured
+    on both sides of it.
+    """
+    if not wanted:
+        return None
+    from boli.cpu.limits import measure  # noqa: PLC0415  a second of work
+
+    return measure(llm.threads)
+
+
+def receipt_of(llm: LLM, completion: Completion, before: Limits | None) -> Receipt:
+    """Reads the books, then weighs the model as if it had never run, on the machine as it was around it."""
     llm.ledger.record_libraries()
     process, resident, allocated = (
         llm.ledger.resident_bytes(), llm.ledger.resident(), llm.ledger.totals()
     )  # fmt: skip
+    from boli.cpu.limits import measure  # noqa: PLC0415
+    from boli.weigh.devices import measured_device  # noqa: PLC0415
     from boli.weigh.receipt import receipt  # noqa: PLC0415  brings in what has to be weighed first
 
+    limits = after = measure(llm.threads)
+    if before is not None:
+        limits = before + after
+        if words := changed(before, after):
+            note(words, "dim")
     return receipt(
         llm.path,
         name=llm.name,
@@ -42,6 +67,18 @@ def receipt_of(llm: LLM, completion: Completion) -> Receipt:
             "prompt": completion.timings.prefill_tokens_per_s,
             "decode": completion.timings.decode_tokens_per_s,
         },
+        device=measured_device(limits),
+    )
+
+
+def changed(before: Limits, after: Limits) -> str:
+    """Says that the machine became another one during a run; empty if it did not."""
+    then, now = before.read_bytes_per_s.median, after.read_bytes_per_s.median
+    if abs(now / then - 1) <= CHANGED:
+        return ""
+    return (
+        f"The machine read {then / 1e9:.0f} GB/s before this run and {now / 1e9:.0f} GB/s after it; "
+        "the predicted speed is as unsure."
     )
 
 

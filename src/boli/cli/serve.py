@@ -15,7 +15,7 @@ import typer
 from boli.cli.progress import TerminalProgress
 from boli.cli.table import Column, print_table
 from boli.cli.terminal import human_bytes, note, print_json
-from boli.errors import MissingExtra, UsageError
+from boli.errors import MissingExtra, UsageError, install
 from boli.server.settings import Origin, Settings, gather
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def serve(*, config: Path | None, print_config: bool, json: bool, **flags: Any) 
         return 0
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        raise MissingExtra(
-            f"the server needs {', '.join(missing)}", remedy="install them with: pip install 'boli[serve]'"
-        )
+        raise MissingExtra(f"the server needs {', '.join(missing)}", remedy=install("serve"))
     _check_exposure(settings)
     # Python takes half a second to read the web framework; the weights are read meanwhile.
     threading.Thread(target=_import_server, daemon=True).start()
@@ -112,7 +110,7 @@ def _announce(llm: LLM, settings: Settings, port: int) -> None:
     """Says where the server is, what memory it takes, and how to try it."""
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    name = (settings.served_model_names or (llm.name,))[0]
+    name = (settings.served_model_names or (llm.title,))[0]
     totals = llm.ledger.totals()
     weights = sum(size for category, size in totals.items() if category.startswith("weights/"))
     parts = {

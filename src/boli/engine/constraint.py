@@ -7,12 +7,29 @@ through it on its own: `begin` gives a `Walk`, which is asked before each token 
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
+Kind = Literal["json_schema", "regex", "lark", "gbnf"]
+
+MAX_GRAMMAR_BYTES: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a constraint was made of, so that it can be made again.
+
+    Attributes:
+        kind: In which language it is written.
+        text: The schema as JSON, the expression or the grammar; at most `MAX_GRAMMAR_BYTES`.
+    """
+
+    kind: Kind
+    text: str
 
 
 class Walk(Protocol):
@@ -44,9 +61,11 @@ class Constraint(Protocol):
 
     Attributes:
         vocab_size: How many logits it is made for.
+        source: What it was made of; None if nobody can write that down.
     """
 
     vocab_size: int
+    source: Source | None
 
     def begin(self) -> Walk:
         """A walk from the start."""

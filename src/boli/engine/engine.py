@@ -132,7 +132,9 @@ class Engine:
             raise PromptError("the prompt is empty", remedy="write at least one character")
         if len(prompt_ids) >= self.context:
             raise ContextLengthExceeded(
-                f"the prompt has {len(prompt_ids):,} tokens; the context holds {self.context:,}",
+                # Clients of the server that do not read the code know it by the first words.
+                f"the prompt is too long: it has {len(prompt_ids):,} tokens; "
+                f"the context holds {self.context:,}",
                 cause="prompt and answer share the context, and the answer needs at least one token",
                 remedy="shorten the prompt"
                 + (

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boli.engine.constraint import Bools, Constraint, Walk
+from boli.engine.constraint import MAX_GRAMMAR_BYTES, Bools, Constraint, Source, Walk
+from boli.engine.gbnf import is_gbnf, plain_escapes
 from boli.engine.grammar_check import refused, shared_checker
 from boli.engine.grammar_vocabulary import bridge
 from boli.errors import GrammarError
@@ -26,7 +27,6 @@ from boli.errors import GrammarError
 if TYPE_CHECKING:
     from boli.text import Tokenizer
 
-MAX_GRAMMAR_BYTES = 256 << 10
 MAX_SCHEMA_DEPTH = 64
 MAX_PROPERTIES = 1000
 """Of one object: the compiler's time grows with their square."""
@@ -85,7 +85,7 @@ class Grammars:
             GrammarError: It is no schema, too large, impossible to fulfil, or has a keyword that cannot be
                 followed.
         """
-        return self._compile(json_grammar(schema))
+        return self._compile(json_grammar(schema), Source("json_schema", json.dumps(schema)))
 
     def regex(self, pattern: str) -> Constraint:
         """Text that a regular expression matches as a whole.
@@ -98,19 +98,41 @@ class Grammars:
         """
         from llguidance import LLMatcher  # noqa: PLC0415 (an extra, and slow to import)
 
-        return self._compile(LLMatcher.grammar_from_regex(_bounded(pattern, "the regular expression")))
+        grammar = LLMatcher.grammar_from_regex(_bounded(pattern, "the regular expression"))
+        return self._compile(grammar, Source("regex", pattern))
 
     def lark(self, source: str) -> Constraint:
         """Text of a context-free grammar in llguidance's dialect of Lark; it begins at `start`.
+
+        A grammar with rules in the form of GBNF, `root ::= …`, is taken as llama.cpp's.
 
         Raises:
             GrammarError: It is no such grammar, or too large.
         """
         from llguidance import LLMatcher  # noqa: PLC0415
 
-        return self._compile(LLMatcher.grammar_from_lark(_bounded(source, "the grammar")))
+        lark = _bounded(source, "the grammar")
+        gbnf = is_gbnf(lark)
+        if gbnf:
+            lark = shared_checker().converted(plain_escapes(lark))
+        grammar = LLMatcher.grammar_from_lark(_bounded(lark, "the grammar"))
+        return self._compile(grammar, Source("gbnf" if gbnf else "lark", source))
 
-    def _compile(self, grammar: str) -> Constraint:
+    def of(self, source: Source) -> Constraint:
+        """The constraint that was made of a text.
+
+        Raises:
+            GrammarError: It cannot be used, as where it was made first.
+        """
+        if source.kind != "json_schema":
+            return self.regex(source.text) if source.kind == "regex" else self.lark(source.text)
+        try:
+            schema = json.loads(source.text)
+        except (ValueError, RecursionError) as error:
+            raise GrammarError("the schema is not JSON", cause=str(error)[:300]) from error
+        return self.json_schema(schema)
+
+    def _compile(self, grammar: str, source: Source) -> Constraint:
         with self._lock:
             known = self._kept.get(grammar)
             if known is not None and not known.exhausted:
@@ -119,7 +141,7 @@ class Grammars:
         self.prepare()
         with self._compiling:
             shared_checker().check(grammar, _LIMITS)
-            made = self._made(grammar)
+            made = self._made(grammar, source)
         with self._lock:
             self._kept[grammar] = made
             self._kept.move_to_end(grammar)
@@ -127,7 +149,7 @@ class Grammars:
                 self._kept.popitem(last=False)
         return made
 
-    def _made(self, grammar: str) -> _Grammar:
+    def _made(self, grammar: str, source: Source) -> _Grammar:
         from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415
 
         limits = LLParserLimits(**_LIMITS)  # type: ignore[arg-type]  # each has its own type
@@ -136,7 +158,7 @@ class Grammars:
         first.compute_bitmask()  # a grammar that has no output shows only now
         if first.is_error():
             raise refused(first.get_error())
-        return _Grammar(matcher, self.vocab_size, self._bridge.vocab_size)
+        return _Grammar(matcher, source, self.vocab_size, self._bridge.vocab_size)
 
 
 class _Grammar:
@@ -144,11 +166,13 @@ class _Grammar:
 
     Attributes:
         vocab_size: How many logits it is made for.
+        source: What it was made of.
         exhausted: A walk reached a limit, of states that all walks share; the next request gets a new one.
     """
 
-    def __init__(self, matcher: Any, vocab_size: int, bits: int) -> None:
+    def __init__(self, matcher: Any, source: Source, vocab_size: int, bits: int) -> None:
         self.vocab_size = vocab_size
+        self.source: Source | None = source
         self.exhausted = False
         self._matcher = matcher
         self._words = (bits + 31) // 32

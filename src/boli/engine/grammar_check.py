@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boli.engine import grammar_worker
-from boli.errors import GrammarError, MissingExtra
+from boli.errors import GrammarError, MissingExtra, install
 
 START_SECONDS = 20.0
 """How long a worker may take to start, on a machine that is busy or reads from a slow disk."""
@@ -45,10 +45,21 @@ class Checker:
         Raises:
             GrammarError: It is wrong, or takes too much time or memory.
         """
-        request = json.dumps({"grammar": grammar, "limits": limits}).encode() + b"\n"
+        self._answer({"grammar": grammar, "limits": limits})
+
+    def converted(self, gbnf: str) -> str:
+        """Converts a grammar of llama.cpp to Lark over there.
+
+        Raises:
+            GrammarError: It is wrong, or takes too much time or memory.
+        """
+        return str(self._answer({"gbnf": gbnf})["lark"])
+
+    def _answer(self, question: Mapping[str, object]) -> dict[str, object]:
+        request = json.dumps(question).encode() + b"\n"
         with self._lock:
             try:
-                told = self._ask(request)["error"]
+                answer = self._ask(request)
             except TimeoutError:
                 self._stop()
                 raise GrammarError(
@@ -66,8 +77,9 @@ class Checker:
             except BaseException:  # Ctrl-C: with half an answer it is of no more use
                 self._stop()
                 raise
-        if told is not None:
-            raise refused(str(told))
+        if answer["error"] is not None:
+            raise refused(str(answer["error"]))
+        return answer
 
     def close(self) -> None:
         """Ends the worker."""
@@ -131,7 +143,7 @@ def _receive(worker: subprocess.Popen[bytes], seconds: float) -> dict[str, objec
 def _package_folder() -> str:
     spec = importlib.util.find_spec("llguidance")
     if spec is None or spec.origin is None:
-        raise MissingExtra("JSON schemas and grammars need llguidance", remedy="pip install 'boli[serve]'")
+        raise MissingExtra("JSON schemas and grammars need llguidance", remedy=install("serve"))
     return str(Path(spec.origin).parent.parent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from boli.errors import BoliError, MissingExtra
+from boli.errors import BoliError, MissingExtra, install
 
 if TYPE_CHECKING:
     from boli.text import Tokenizer
@@ -30,9 +30,7 @@ def bridge(tokenizer: Tokenizer, vocab_size: int) -> Any:
     try:
         from llguidance import LLTokenizer  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise MissingExtra(
-            "JSON schemas and grammars need llguidance", remedy="pip install 'boli[serve]'"
-        ) from error
+        raise MissingExtra("JSON schemas and grammars need llguidance", remedy=install("serve")) from error
     known = min(vocab_size, tokenizer.vocab_size)
     special = {token for token in range(known) if tokenizer.is_special(token)}
     ends = {token for token in tokenizer.eos_token_ids if token < known}

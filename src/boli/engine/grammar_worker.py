@@ -3,7 +3,8 @@
 A schema or a regular expression from outside is a stranger's program for a compiler. Here it is compiled for
 the first time, where a crash, an endless loop or a hunger for memory hurts nobody.
 
-A request is a line of JSON, `{"grammar", "limits"}`; the answer too, `{"error": null or a text}`.
+A request is a line of JSON: `{"grammar", "limits"}` to compile, `{"gbnf"}` to convert a grammar of llama.cpp.
+The answer is one too: `{"error": null or a text}`, and `lark` if something was converted.
 """
 
 from __future__ import annotations
@@ -38,10 +39,25 @@ def main() -> None:
         # The kernel's own end of it: it strikes in the middle of compiled code, and when the parent is gone.
         signal.alarm(SECONDS)
         request = json.loads(line)
-        limits = LLParserLimits(**request["limits"])
-        wrong, told = LLMatcher.validate_grammar_with_warnings(request["grammar"], limits=limits)
+        if "gbnf" in request:
+            answer = convert(request["gbnf"])
+        else:
+            limits = LLParserLimits(**request["limits"])
+            wrong, told = LLMatcher.validate_grammar_with_warnings(request["grammar"], limits=limits)
+            answer = {"error": told[0][:MAX_MESSAGE_CHARACTERS] if wrong else None}
         signal.alarm(0)
-        print(json.dumps({"error": told[0][:MAX_MESSAGE_CHARACTERS] if wrong else None}), flush=True)
+        print(json.dumps(answer), flush=True)
+
+
+def convert(gbnf: str) -> dict[str, str | None]:
+    """A grammar of llama.cpp in Lark, or what is wrong with it."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark  # noqa: PLC0415
+
+    try:
+        return {"error": None, "lark": gbnf_to_lark(gbnf)}
+    except Exception as error:  # of many kinds, for texts that end too early or nest too deeply
+        why = str(error) if type(error).__module__ != "builtins" or type(error) is Exception else ""
+        return {"error": f"GBNF: {why or 'it ends too early, or nests too deeply'}"[:MAX_MESSAGE_CHARACTERS]}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from boli.engine.conversation import Conversation
+    from boli.engine.grammar import Grammars
     from boli.formats.requantize import Choice
     from boli.text import Tokenizer
     from boli.trace import Detail, Trace
@@ -225,6 +226,20 @@ class LLM:
     def identity(self) -> Identity:
         """Who this is, as it stands in the record of a run."""
         return Identity.of(self)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiles what answers of this model must be."""
+        from boli.engine.grammar import Grammars  # noqa: PLC0415  # only constrained answers need it
+
+        return Grammars(self.tokenizer, self.blueprint.config.vocab_size)
+
+    @property
+    def title(self) -> str:
+        """What others may know it as: its name, or of a path the last part, without `.gguf`."""
+        if self.name != str(self.path):
+            return self.name
+        return self.path.stem if self.path.suffix == ".gguf" else self.path.name
 
     def close(self) -> None:
         """Ends all requests and frees weights and cache. May be called twice."""

@@ -2,7 +2,8 @@
 
 Embeddings share the engine's lock and its pages. A text borrows pages for all its tokens at once, or
 waits; so whoever holds pages comes to an end. Long texts are computed in chunks between the steps of
-the engine, short ones share a chunk. The pages are nobody else's, before or after.
+the engine, short ones share a chunk. The pages are nobody else's, before or after. As long as a request
+of the engine is short of pages, texts take turns: what one gives back is offered to the request first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from boli.engine.batch import Batch, Float32
 from boli.engine.engine import Engine
+from boli.engine.waits import Waits
 from boli.errors import BoliError, NumericError, UsageError
 
 Pooling = Literal["mean", "last", "first"]
@@ -32,10 +34,16 @@ class Embedding:
         pooling: `mean` of all tokens, `last`, or `first`.
         vector: float32 `[hidden_size]`, not normalized; None until it is there.
         error: Why there will be none.
+        waits: Why it did not begin at once.
+        started: When it did, on the monotonic clock; 0 before.
     """
 
     def __init__(
-        self, token_ids: Sequence[int], pooling: Pooling, on_end: Callable[[Embedding], None] | None
+        self,
+        token_ids: Sequence[int],
+        pooling: Pooling,
+        on_end: Callable[[Embedding], None] | None,
+        waits: Waits | None = None,
     ) -> None:
         self.prompt_tokens = len(token_ids)
         # A token sees only those before it, so the first one's state does not depend on the others.
@@ -43,6 +51,8 @@ class Embedding:
         self.pooling = pooling
         self.vector: Float32 | None = None
         self.error: Exception | None = None
+        self.waits = waits or Waits()
+        self.started = 0.0
         self._on_end = on_end
         self._computed = 0
         self._total: Float64 | None = None
@@ -51,6 +61,11 @@ class Embedding:
     def finished(self) -> bool:
         """Whether the vector is there, or never will be."""
         return self.vector is not None or self.error is not None
+
+    @property
+    def computed(self) -> int:
+        """How many tokens are computed."""
+        return self._computed
 
     @property
     def pending(self) -> int:
@@ -108,6 +123,7 @@ class Pooler:
         pooling: Pooling = "mean",
         *,
         on_end: Callable[[Embedding], None] | None = None,
+        waits: Waits | None = None,
     ) -> Embedding:
         """Puts a text into the queue.
 
@@ -115,16 +131,20 @@ class Pooler:
             token_ids: At least one token, and fewer than the context holds.
             pooling: `mean`, `last` or `first`.
             on_end: Called once, inside a step, with the vector or the error in place.
+            waits: Its waiting so far, if it began to wait before this.
 
         Raises:
             PromptError, ContextLengthExceeded: As `Engine.check`.
             UsageError: The engine is closed.
         """
         self._engine.check(token_ids)
-        embedding = Embedding(token_ids, pooling, on_end)
+        embedding = Embedding(token_ids, pooling, on_end, waits)
         with self._engine._lock:
             if self._engine._closed:
                 raise UsageError("the model is closed", remedy="load it again")
+            if embedding.waits.reason is None:
+                embedding.waits.behind = len(self._waiting)
+                embedding.waits.turn("queue")
             self._waiting.append(embedding)
         return embedding
 
@@ -183,8 +203,11 @@ class Pooler:
 
     def _schedule(self) -> list[tuple[_Borrower, int]]:
         scheduler = self._engine.scheduler
-        rows = scheduler.prefill_budget if scheduler.running else scheduler.max_rows
-        rows = min(rows, scheduler.max_rows)
+        rows = scheduler.max_rows
+        if scheduler.running:
+            rows = min(rows, scheduler.prefill_budget)
+            if any(request.pending > 1 for request in scheduler.running):
+                rows = max(1, rows // 2)  # answers wait for the rows of that prompt too
         works: list[tuple[_Borrower, int]] = []
         while rows and len(works) < scheduler.max_sequences:
             if len(works) == len(self._borrowers) and not self._admit():
@@ -192,16 +215,27 @@ class Pooler:
             borrower = self._borrowers[len(works)]
             works.append((borrower, min(rows, borrower.embedding.pending)))
             rows -= works[-1][1]
+        if self._waiting and (not rows or len(works) == scheduler.max_sequences):
+            self._waiting[0].waits.turn("places" if rows else "rows")
         return works
 
     def _admit(self) -> bool:
+        """Starts the first waiting text if it finds room."""
         if not self._waiting:
             return False
-        borrower = _Borrower(self._engine, self._waiting[0])
-        if not borrower.table.reserve(len(borrower.embedding.tokens)):
+        embedding, scheduler = self._waiting[0], self._engine.scheduler
+        if self._borrowers and scheduler.waiting and scheduler.waiting[0].waits.reason == "pages":
+            embedding.waits.turn("rows")  # the others are offered what comes back first
             return False
-        self._waiting.popleft()
+        borrower = _Borrower(self._engine, embedding)
+        if not borrower.table.reserve(len(embedding.tokens)):
+            needed = -(-len(embedding.tokens) // scheduler.page_size)
+            embedding.waits.turn("pages", needed - scheduler.pool.available)
+            return False
+        embedding.waits.turn(None)
+        embedding.started = time.perf_counter()
         self._borrowers.append(borrower)
+        self._waiting.popleft()
         return True
 
     def _publish(self, works: list[tuple[_Borrower, int]], states: Float32) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
+from boli.engine.constraint import MAX_GRAMMAR_BYTES, Kind, Source
 from boli.engine.json_files import Taking, read_json
 from boli.engine.params import SamplingParams
 from boli.engine.request import FinishReason
@@ -112,6 +113,7 @@ class RunRecord:
         accepted_tokens: Of those, right.
         preemptions: How often it gave its pages back, and was computed again.
         timings: As `boli.Timings`, by name.
+        constraint: What the answer had to be; None for anything, and in files from before this was kept.
     """
 
     created: str
@@ -131,6 +133,7 @@ class RunRecord:
     accepted_tokens: int
     preemptions: int
     timings: Mapping[str, float]
+    constraint: Source | None = None
 
     @property
     def generated(self) -> tuple[int, ...]:
@@ -162,6 +165,7 @@ class RunRecord:
             accepted_tokens=0 if guesses is None else guesses.accepted,
             preemptions=request.preemptions,
             timings=timings,
+            constraint=None if request.constraint is None else request.constraint.source,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -173,6 +177,7 @@ class RunRecord:
             "model": asdict(self.model),
             "sampling": settings(self.sampling),
             "logprobs": None if logprobs is None else [v if math.isfinite(v) else None for v in logprobs],
+            "constraint": None if self.constraint is None else asdict(self.constraint),
         }
 
     @classmethod
@@ -220,11 +225,20 @@ class RunRecord:
             finish_reason=cast("FinishReason", take("finish_reason", str)),
             **{name: take(name, int) for name in _COUNTS},
             timings=Taking(take("timings", dict), source).all_numbers(),
+            constraint=None if take.whole.get("constraint") is None else _constraint(take, source),
         )  # fmt: skip
 
 
 def _identity(take: Taking) -> Identity:
     return Identity(**{each.name: take(each.name, _TYPES[str(each.type)]) for each in fields(Identity)})
+
+
+def _constraint(take: Taking, source: str) -> Source:
+    part = Taking(take("constraint", dict), source)
+    kind, text = part("kind", str), part("text", str)
+    if kind not in get_args(Kind) or len(text) > MAX_GRAMMAR_BYTES:
+        raise take.wrong("its answer had to be something that boli does not know, or too much")
+    return Source(cast("Kind", kind), text)
 
 
 def settings(params: SamplingParams) -> dict[str, object]:

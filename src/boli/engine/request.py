@@ -40,6 +40,7 @@ class Request:
         reused: How many prompt tokens came from the prefix tree when it first ran.
         preemptions: How often it had to give its pages back.
         waits: Why it waited, and for how long.
+        constraint: What the answer must be; None for anything.
         prompt_logprobs: If the prompt's own tokens are to be scored, with how many likely others each.
         prompt_scores: Those scores from the second token on, as far as they are computed.
         output: What was sampled, in order.
@@ -68,6 +69,7 @@ class Request:
         self.limit = limit
         self.table = table
         self.sampler = Sampler(params, self.tokens, constraint)
+        self.constraint = constraint
         self.listener = listener
         self.salt = salt
         self.guesses = guesses

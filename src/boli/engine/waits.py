@@ -22,20 +22,21 @@ class Waits:
         behind: How many were in the queue when it came.
         pages_short: The most pages that it lacked at once.
         seconds: How long it waited for what.
+        reason: What it waits for now; None for nothing.
     """
 
     behind: int = 0
     pages_short: int = 0
     seconds: dict[Reason, float] = field(default_factory=dict)
-    _reason: Reason | None = None
+    reason: Reason | None = None
     _since: float = 0.0
 
     def turn(self, reason: Reason | None, pages_short: int = 0) -> None:
         """From now on it waits for something else; None for nothing."""
         now = time.perf_counter()
-        if self._reason is not None:
-            self.seconds[self._reason] = self.seconds.get(self._reason, 0.0) + now - self._since
-        self._reason, self._since = reason, now
+        if self.reason is not None:
+            self.seconds[self.reason] = self.seconds.get(self.reason, 0.0) + now - self._since
+        self.reason, self._since = reason, now
         self.pages_short = max(self.pages_short, pages_short)
 
     @property

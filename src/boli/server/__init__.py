@@ -2,5 +2,5 @@
 
     app (who may ask, and what) ─▶ chat, completions, … ─▶ service (one thread steps the engine)
 
-Everything that speaks to the engine goes through `service.Service`. Needs the extra `boli[serve]`.
+Everything that speaks to the engine goes through `service.Service`. Needs the extra `serve`.
 """

@@ -137,7 +137,6 @@ class Answer(AsyncIterator[Piece]):
     ended: bool = False
     closed: bool = False
     told: float = 0.0  # when it last had something new
-    put_at: float = 0.0  # when its reader was last told
     seen: int = -1  # tokens that the service has told of; before it ran not even none
 
     def __post_init__(self) -> None:

@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 
 from boli import __version__
-from boli.engine.grammar import Grammars
 from boli.engine.record import Origin
 from boli.server.answer import Answer
+from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.errors import ApiError, as_api_error
 from boli.server.metrics import Metrics
 from boli.server.receipts import Receipts, summary
@@ -27,6 +26,7 @@ from boli.server.service import Service
 from boli.server.settings import Settings
 
 if TYPE_CHECKING:
+    from boli.engine.grammar import Grammars
     from boli.engine.llm import LLM
 
 log = logging.getLogger("boli.server")
@@ -91,10 +91,11 @@ class Context:
         self.receipts = Receipts(self.llm, self.service)
         origin = Origin(model=self.llm.identity, load_s=self.llm.load_seconds)
         self.recent = Recent(origin, replayable=self.settings.trace)
-        self.grammars = Grammars(self.llm.tokenizer, self.llm.blueprint.config.vocab_size)
+        self.grammars = self.llm.grammars
         self._grammar_threads = ThreadPoolExecutor(GRAMMAR_THREADS, "boli-grammar")
         self._grammar_threads.submit(self.grammars.prepare)
         self.service.on_end.append(self._ended)
+        self.service.embeddings.on_end.append(self._embedded)
 
     def close(self) -> None:
         """Lets the threads end."""
@@ -111,6 +112,14 @@ class Context:
             log.error("answer failed", exc_info=error, extra={"fields": {"id": answer.job.request_id}})
         if log.isEnabledFor(logging.INFO):
             log.info("answer", extra={"fields": _logged(answer)})
+
+    def _embedded(self, job: EmbeddingJob) -> None:
+        self.recent.add_embeddings(job)
+        error = job.trouble
+        if error is not None and as_api_error(error).status >= 500:
+            log.error("embedding failed", exc_info=error, extra={"fields": {"id": job.request_id}})
+        if log.isEnabledFor(logging.INFO):
+            log.info("embedding", extra={"fields": _logged_embeddings(job)})
 
     @property
     def model(self) -> str:
@@ -177,8 +186,15 @@ def _logged(answer: Answer) -> dict[str, Any]:
     return fields | {"waited": taken["why_waited"]}
 
 
+def _logged_embeddings(job: EmbeddingJob) -> dict[str, Any]:
+    taken = job.summary()
+    fields = {"id": job.request_id, "key": job.label, "end": job.finish_reason}
+    fields |= {"texts": taken["texts"], "prompt": taken["prompt_tokens"]}
+    fields |= {name: round(taken[name], 4) for name in ("queued_s", "compute_s")}
+    return fields | {"waited": taken["why_waited"]}
+
+
 def _names_of(llm: LLM) -> tuple[str, ...]:
-    """What it was loaded as; a file or folder is called by its own name first."""
-    own = (llm.path.stem if llm.path.suffix == ".gguf" else llm.path.name, llm.path.name)
-    names = (*own, llm.name) if Path(llm.name).exists() else (llm.name, *own)
-    return tuple(dict.fromkeys(names))
+    """What it was loaded as, and what its file or folder is called; never where that is."""
+    stem = llm.path.stem if llm.path.suffix == ".gguf" else llm.path.name
+    return tuple(dict.fromkeys((llm.title, stem, llm.path.name)))

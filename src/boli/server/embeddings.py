@@ -22,8 +22,8 @@ from boli.engine.batch import Float32
 from boli.engine.pooling import Pooling, unit
 from boli.errors import BoliError
 from boli.server.completions_wire import Tokens
-from boli.server.context import Context, context_of
-from boli.server.embeddings_queue import EmbeddingQueue
+from boli.server.context import Context, caller_of, context_of, request_id_of
+from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.errors import ApiError, invalid
 from boli.server.limits import MAX_TEXTS
 from boli.server.long_lists import document, joined, long_list
@@ -151,12 +151,9 @@ async def embed(request: Request, prompts: Sequence[Sequence[int]], pooling: Poo
     Raises:
         ApiError, BoliError: As `EmbeddingQueue.embed`.
     """
-    state: Any = request.app.state
-    if not hasattr(state, "embeddings"):
-        context = context_of(request)
-        state.embeddings = EmbeddingQueue(context.service, context.settings.shutdown_timeout)
-    queue: EmbeddingQueue = state.embeddings
-    task = asyncio.create_task(queue.embed(prompts, pooling))
+    queue = context_of(request).service.embeddings
+    job = EmbeddingJob(prompts, pooling, request_id_of(request), caller_of(request).label)
+    task = asyncio.create_task(queue.embed(job))
     try:
         async with until_gone(request, lambda: _cancel(task)):
             await asyncio.wait([task])

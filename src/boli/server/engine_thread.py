@@ -92,7 +92,7 @@ class EngineThread:
 
     def _turn(self) -> bool:
         """Takes in what is new, and makes one step; whether there was anything to do."""
-        while self._calls:
+        for _ in range(len(self._calls)):  # what comes meanwhile comes after the step
             self._calls.popleft()()
         while self.inbox:
             self._admit(self.inbox.popleft())

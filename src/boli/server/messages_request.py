@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -52,12 +53,27 @@ class ToolUseBlock(Wire):
 _ONLY_TEXT = "boli reads text: images, documents and the results of a provider's own tools are not supported"
 
 
+class ToolReferenceBlock(Wire):
+    """A tool that a client's search has found. All tools are in the prompt already: its name will do."""
+
+    tolerated = frozenset({"cache_control"})
+
+    type: Literal["tool_reference"]
+    tool_name: Name
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return f"{self.tool_name}\n"
+
+
 def _result_kind(block: Any) -> str | None:
-    return "(text)" if isinstance(block, dict) and block.get("type") == "text" else None
+    kind = block.get("type") if isinstance(block, dict) else None
+    return f"({kind})" if kind in ("text", "tool_reference") else None
 
 
 ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("(text)")],
+    Annotated[TextBlock, Tag("(text)")] | Annotated[ToolReferenceBlock, Tag("(tool_reference)")],
     Discriminator(_result_kind, custom_error_type="block", custom_error_message=_ONLY_TEXT),
 ]
 
@@ -265,6 +281,6 @@ class MessagesRequest(CountRequest):
         return {name: value for name, value in body.items() if value is not None}
 
 
-def text_of(content: str | list[TextBlock]) -> str:
+def text_of(content: str | Sequence[TextBlock | ToolReferenceBlock]) -> str:
     """The text of blocks, one after the other."""
     return content if isinstance(content, str) else "".join(block.text for block in content)

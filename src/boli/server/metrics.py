@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from boli.server.answer import Answer
+from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.service import Service
 
 # Seconds. From a token of a small model to a long prompt on two cores.
@@ -65,6 +66,7 @@ class Metrics(Collector):
         self._service = service
         self._labels = ("model_name",), (model,)
         self.prompt_tokens = self.cached_tokens = self.generated_tokens = 0
+        self.embedding_tokens = self.embedding_texts = 0
         self.ends: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.histograms = {
@@ -77,6 +79,8 @@ class Metrics(Collector):
             "request_decode_time_seconds": Histogram(_LONG),
             "request_prompt_tokens": Histogram(_TOKENS),
             "request_generation_tokens": Histogram(_TOKENS),
+            "embedding_latency_seconds": Histogram(_LONG),
+            "embedding_queue_time_seconds": Histogram(_LONG),
         }
         self._gaps = self.histograms["inter_token_latency_seconds"]
         self._recent: deque[tuple[float, int]] = deque()
@@ -85,6 +89,7 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
         service.on_news.append(self._news)
         service.on_end.append(self._ended)
+        service.embeddings.on_end.append(self._embedded)
 
     def text(self) -> bytes:
         """All numbers in Prometheus' format."""
@@ -122,6 +127,8 @@ class Metrics(Collector):
                 "Tokens of prompts that were looked up.",
                 self.prompt_tokens,
             ),
+            ("embedding_tokens", "Tokens of texts that became vectors.", self.embedding_tokens),
+            ("embedding_texts", "Texts that became vectors.", self.embedding_texts),
             ("prefix_cache_hits", "Tokens of prompts that were in the cache.", self.cached_tokens),
             ("num_preemptions", "How often a request gave its pages back.", stats["preemptions"]),
         ):
@@ -181,6 +188,15 @@ class Metrics(Collector):
         if answer.completion_tokens > 1:
             each = decode / (answer.completion_tokens - 1)
             observe["request_time_per_output_token_seconds"].observe(each)
+
+    def _embedded(self, job: EmbeddingJob) -> None:
+        self.ends[job.finish_reason] += 1
+        done = len(job.vectors)
+        self.embedding_texts += done
+        self.embedding_tokens += sum(map(len, job.prompts[:done]))
+        if job.finish_reason == "stop":
+            self.histograms["embedding_latency_seconds"].observe(job.ended - job.submitted)
+            self.histograms["embedding_queue_time_seconds"].observe(job.started - job.submitted)
 
     def _forget(self, now: float) -> None:
         while self._recent and self._recent[0][0] < now - _RATE_SECONDS:

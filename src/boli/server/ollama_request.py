@@ -136,7 +136,7 @@ class CalledFunction(OllamaWire):
 class Call(OllamaWire):
     """A call in an assistant's message."""
 
-    tolerated = frozenset({"type"})
+    tolerated = frozenset({"type", "index"})
 
     id: Name | None = None
     function: CalledFunction

@@ -10,6 +10,7 @@ from typing import Any
 from boli.engine.output import Timings
 from boli.engine.record import Origin, RunRecord
 from boli.server.answer import Answer
+from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.receipts import summary
 
 MOST_ANSWERS = 64
@@ -40,7 +41,7 @@ class Recent:
         """Keeps an answer that has ended."""
         job, request = answer.job, answer.request
         entry = {"id": job.request_id, "finish_reason": answer.finish_reason, **summary(answer)}
-        self._listed.append((job.label, entry))
+        self._listed.append((job.label, entry | {"kind": "answer"}))
         if not self._replayable or request is None or not request.output:
             return
         self._kept[job.label, same_request(job.request_id), job.choice] = answer
@@ -50,8 +51,13 @@ class Recent:
             assert oldest.request is not None, "only such are kept"
             self._tokens -= len(oldest.request.tokens)
 
+    def add_embeddings(self, job: EmbeddingJob) -> None:
+        """Keeps the counts of a request for vectors that has ended."""
+        entry = {"id": job.request_id, "finish_reason": job.finish_reason, **job.summary()}
+        self._listed.append((job.label, entry | {"kind": "embedding"}))
+
     def listed(self, label: str) -> Iterator[dict[str, Any]]:
-        """Counts of what one caller's answers took, newest first."""
+        """Counts of what one caller's requests took, newest first."""
         return (entry for owner, entry in reversed(self._listed) if owner == label)
 
     def find(self, label: str, identifier: str, choice: int) -> RunRecord | None:

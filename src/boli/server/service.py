@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boli.engine.engine import Engine
 from boli.server.answer import Answer, Job, Mailbox
+from boli.server.embeddings_queue import EmbeddingJob, EmbeddingQueue
 from boli.server.engine_thread import IDLE_SECONDS, EngineThread
 from boli.server.errors import ApiError, overloaded, shutting_down
 
@@ -42,12 +45,13 @@ class Service:
         max_queue: How many requests may wait for their turn.
         stall_seconds: A step that takes longer is stuck: its requests are told so.
         stream_interval: Where more than `FEW` requests are open, seconds between two pieces of one answer
-            at least. To send one costs as much as a good part of a token; nobody reads 50 times a second.
+            at least. To send one costs as much as a good part of a token, and takes a core from a step.
 
     Attributes:
         draining: Whether the server ends, and takes no more requests.
         on_news: Called with each answer that has something new, before it is read.
         on_end: Called with each answer that has ended.
+        embeddings: Requests for vectors, which run beside the others.
     """
 
     def __init__(
@@ -70,15 +74,20 @@ class Service:
         self._thread = EngineThread(self._engine, self._wake)
         self._open: dict[Answer, None] = {}
         self._woken = False
+        self._told_all = 0.0  # when what was held back was last told
         self._closing = False
         self._failures = 0
         self._ends: deque[float] = deque(maxlen=16)  # when requests ended, for Retry-After
         self._watch: asyncio.Task[None] | None = None
+        self.embeddings = EmbeddingQueue(self)
+        self.embeddings.on_end.append(self._count)
 
     def start(self) -> None:
-        """Starts the engine's thread."""
+        """Starts the engine's thread, and lets the cache's memory come while nobody waits for it."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+        memory = partial(self.llm.ledger.populate, "kv_cache", lambda: self._closing)
+        threading.Thread(target=memory, name="boli-memory", daemon=True).start()
         self._watch = self._loop.create_task(self._watch_over())
 
     # --- requests ---------------------------------------------------------------------------------
@@ -94,14 +103,7 @@ class Service:
             ApiError: 429 if too many wait, 503 if the server ends or the engine has died.
             SamplingError, PromptError, ContextLengthExceeded: One cannot be run.
         """
-        if self.draining:
-            raise shutting_down()
-        if not self._thread.alive:
-            raise ApiError(503, "the engine has died; its log says how", code="engine_dead")
-        waiting = self.waiting
-        # A request that fans out beyond the queue's end is taken where nobody else waits.
-        if waiting and waiting + len(jobs) > self.max_queue:
-            raise overloaded(waiting, self.retry_after(waiting))
+        self.check_room(len(jobs))
         for job in jobs:
             self._engine.check(job.prompt_ids)
         mailbox = Mailbox()
@@ -110,6 +112,21 @@ class Service:
         self._thread.take(answers)
         await self._admitted(answers, mailbox)
         return answers
+
+    def check_room(self, count: int) -> None:
+        """Refuses requests that come too late, or when too many wait.
+
+        Raises:
+            ApiError: 429 if too many wait, 503 if the server ends or the engine has died.
+        """
+        if self.draining:
+            raise shutting_down()
+        if not self._thread.alive:
+            raise ApiError(503, "the engine has died; its log says how", code="engine_dead")
+        waiting = self.waiting
+        # A request that fans out beyond the queue's end is taken where nobody else waits.
+        if waiting and waiting + count > self.max_queue:
+            raise overloaded(waiting, self.retry_after(waiting))
 
     async def _admitted(self, answers: list[Answer], mailbox: Mailbox) -> None:
         """Waits until the engine has taken requests in: what it refuses must not become a stream."""
@@ -158,22 +175,25 @@ class Service:
         """
         self.draining = True
         end = time.monotonic() + timeout
-        while self._open and time.monotonic() < end:
+        while (self._open or self.embeddings.open_jobs) and time.monotonic() < end:
             await asyncio.sleep(0.02)
         left = list(self._open)
         self._end_with(left, shutting_down())
-        return len(left)
+        return len(left) + self.embeddings.end_all(shutting_down())
 
     async def close(self) -> None:
         """Ends all requests and the thread, and waits for it as long as a step may take."""
         self.draining = self._closing = True
         self._end_with(list(self._open), shutting_down())
+        self.embeddings.end_all(shutting_down())
         self._thread.stop()
         if self._watch is not None:
             self._watch.cancel()
         end = time.monotonic() + self.stall_seconds
         while self._thread.alive and time.monotonic() < end:
             await asyncio.sleep(0.005)
+        if not self._thread.alive:
+            await self.embeddings.close()
         self._texts.shutdown(wait=False, cancel_futures=True)
 
     # --- how it is --------------------------------------------------------------------------------
@@ -181,7 +201,7 @@ class Service:
     @property
     def waiting(self) -> int:
         """How many requests wait for their turn."""
-        return len(self._thread.inbox) + len(self._engine.scheduler.waiting)
+        return len(self._thread.inbox) + len(self._engine.scheduler.waiting) + self.embeddings.waiting
 
     def beat_age(self) -> float:
         """Seconds since the engine's thread was last between two steps."""
@@ -211,11 +231,11 @@ class Service:
     def stats(self) -> dict[str, Any]:
         """What the engine does now; cheap, and nothing that a user wrote."""
         scheduler = self._engine.scheduler
-        pool = scheduler.pool
+        pool, vectors = scheduler.pool, self.embeddings.open_jobs
         return {
-            "running": len(scheduler.running),
+            "running": len(scheduler.running) + sum(job.started > 0 for job in vectors),
             "waiting": self.waiting,
-            "open": len(self._open),
+            "open": len(self._open) + len(vectors),
             "pages": {
                 "total": pool.num_pages,
                 "used": pool.num_pages - pool.available,
@@ -231,28 +251,31 @@ class Service:
     # --- news from the engine's thread ------------------------------------------------------------
 
     def _wake(self) -> None:
-        """After each step, in the engine's thread."""
-        if not self._woken:
+        """After each step, in the engine's thread; the loop is left alone where nothing is due."""
+        if not self._woken and (self._time_for_all() or any(map(_urgent, list(self._open)))):
             self._woken = True
             self._tell(self._deliver)
+
+    def _time_for_all(self) -> bool:
+        """Whether what is held back is due."""
+        return len(self._open) <= FEW or time.perf_counter() - self._told_all >= self.stream_interval
 
     def _tell(self, call: Callable[..., object], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def _deliver(self) -> None:
-        """Tells every answer that has something new, once for each step."""
+        """Tells answers that have something new: at their beginnings and ends at once, else all together."""
         self._woken = False
-        now = time.perf_counter()
-        interval = self.stream_interval if len(self._open) > FEW else 0.0
+        if everybody := self._time_for_all():
+            self._told_all = time.perf_counter()
         for answer in list(self._open):
             request, finished = answer.request, answer.finished
-            # The first token goes out at once; what is held back goes with a later one, or the end.
-            due = finished or answer.seen <= 0 or now - answer.put_at >= interval
+            due = everybody or finished or answer.seen <= 0
             if due and request is not None and len(request.output) != answer.seen:
                 for tell in self.on_news:
                     tell(answer)
-                answer.seen, answer.put_at = len(request.output), now
+                answer.seen = len(request.output)
                 answer.mailbox.put(answer)
             if finished:
                 self._end(answer)
@@ -261,11 +284,15 @@ class Service:
         del self._open[answer]
         answer.closed = True
         answer.mailbox.put(answer)
-        self._ends.append(time.monotonic())
-        if answer.finish_reason != "aborted":
-            self._failures = self._failures + 1 if answer.finish_reason == "error" else 0
+        self._count(answer)
         for tell in self.on_end:
             tell(answer)
+
+    def _count(self, ended: Answer | EmbeddingJob) -> None:
+        """Counts ends for Retry-After, and failures in a row for `trouble`."""
+        self._ends.append(time.monotonic())
+        if ended.finish_reason != "aborted":
+            self._failures = self._failures + 1 if ended.finish_reason == "error" else 0
 
     def _end_with(self, answers: Sequence[Answer], error: Exception) -> None:
         for answer in answers:
@@ -277,13 +304,21 @@ class Service:
         """Tells the clients of an engine that is stuck or dead, who would wait for ever."""
         while True:
             await asyncio.sleep(IDLE_SECONDS)
-            if self._open and (self.beat_age() > self.stall_seconds or not self._thread.alive):
+            open_ = len(self._open) + len(self.embeddings.open_jobs)
+            if open_ and (self.beat_age() > self.stall_seconds or not self._thread.alive):
                 trouble = self.trouble or "the engine does not answer"
-                log.error("engine stalled", extra={"fields": {"open": len(self._open), "why": trouble}})
-                stuck = list(self._open)
-                self._end_with(stuck, ApiError(503, trouble, code="engine_stalled"))
+                log.error("engine stalled", extra={"fields": {"open": open_, "why": trouble}})
+                stuck, error = list(self._open), ApiError(503, trouble, code="engine_stalled")
+                self.embeddings.end_all(error)
+                self._end_with(stuck, error)
                 for answer in stuck:
                     self._end(answer)
+
+
+def _urgent(answer: Answer) -> bool:
+    """Whether an answer has ended, has begun, or has just been admitted."""
+    begun = answer.request is not None and answer.seen <= 0 and len(answer.request.output) != answer.seen
+    return begun or answer.finished
 
 
 def _cancel_all(answers: Sequence[Answer]) -> None:

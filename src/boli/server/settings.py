@@ -55,7 +55,7 @@ class Settings:
     max_queue: int = _setting(64, "Requests that may wait; more are refused with 429.", low=0, high=100_000)
     max_connections: int = _setting(512, "Connections that are held at once.", low=1, high=100_000)
     stream_interval: float = _setting(
-        0.02, "Seconds between two pieces of a stream, where many run.", low=0, high=10
+        0.04, "Seconds between two pieces of a stream, where many run.", low=0, high=10
     )
     shutdown_timeout: float = _setting(30.0, "Seconds that running requests get when the server ends.", low=0)
     stall_timeout: float = _setting(60.0, "Seconds after which a step counts as stuck.", low=0.1)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from boli import __version__
 from boli.server.answer import Answer
 from boli.server.context import Context, caller_of, context_of
+from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.errors import ApiError
 
 router = APIRouter()
@@ -81,17 +82,21 @@ async def metrics(request: Request) -> Response:
 async def stats(request: Request) -> dict[str, Any]:
     """What goes on, for the page: totals of everybody, and the caller's own requests."""
     context, label = context_of(request), caller_of(request).label
-    mine = (answer for answer in context.service.open_answers() if answer.job.label == label)
+    numbers, service = context.service.stats(), context.service
+    page_size = numbers["pages"]["size"]
+    mine = [_running(answer) for answer in service.open_answers() if answer.job.label == label]
+    mine += [_embedding(job, page_size) for job in service.embeddings.open_jobs if job.label == label]
     return {
-        **context.service.stats(),
+        **numbers,
         "tokens_per_s": context.metrics.rate(),
         "generated_tokens": context.metrics.generated_tokens,
         "prompt_tokens": context.metrics.prompt_tokens,
         "cached_tokens": context.metrics.cached_tokens,
+        "embedding_tokens": context.metrics.embedding_tokens,
         "model": context.model,
         "context": context.llm.context,
         "trace": context.settings.trace,
-        "requests": [_running(answer) for answer in islice(mine, _LISTED)],
+        "requests": mine[:_LISTED],
         "recent": list(islice(context.recent.listed(label), _LISTED)),
     }
 
@@ -99,6 +104,7 @@ async def stats(request: Request) -> dict[str, Any]:
 def _running(answer: Answer) -> dict[str, Any]:
     request = answer.request
     return {
+        "kind": "answer",
         "id": answer.job.request_id,
         "choice": answer.job.choice,
         "state": "waiting" if request is None else request.state,
@@ -109,4 +115,20 @@ def _running(answer: Answer) -> dict[str, Any]:
         "generated_tokens": answer.completion_tokens,
         "pages": 0 if request is None else len(request.table),
         "why_waited": "" if request is None else str(request.waits),
+    }
+
+
+def _embedding(job: EmbeddingJob, page_size: int) -> dict[str, Any]:
+    return {
+        "kind": "embedding",
+        "id": job.request_id,
+        "choice": 0,
+        "state": job.state,
+        "age_s": time.perf_counter() - job.submitted,
+        "prompt_tokens": job.prompt_tokens,
+        "computed_tokens": job.computed_tokens,
+        "cached_tokens": 0,
+        "generated_tokens": 0,
+        "pages": job.pages(page_size),
+        "why_waited": str(job.waits),
     }

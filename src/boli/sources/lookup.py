@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boli.errors import MissingExtra, ModelNotFound, NetworkError
+from boli.errors import MissingExtra, ModelNotFound, NetworkError, install
 from boli.sources import hub_cache, inventory, local, names, storage
 from boli.sources.aliases import ALIASES, PypiModel
 from boli.sources.local import LocalModel
@@ -108,7 +108,7 @@ def _fetch(name: HubName, progress: Progress) -> Path:
         raise MissingExtra(
             f"{name} comes from the Hugging Face hub, and huggingface_hub is not installed",
             cause=str(error),
-            remedy="pip install 'boli[hub]'",
+            remedy=install("hub"),
         ) from error
     return hf.fetch(name, progress)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from boli.errors import BoliError, IntegrityError, MissingExtra, ModelNotFound, NetworkError
+from boli.errors import BoliError, IntegrityError, MissingExtra, ModelNotFound, NetworkError, install
 from boli.sources import hub_cache, storage
 from boli.sources.hub_files import RemoteFile, choose_gguf, select
 
@@ -76,7 +76,7 @@ def _library(name: HubName) -> Any:
     except ImportError as error:
         raise MissingExtra(
             f"{name} comes from ModelScope, and modelscope-hub is not installed",
-            remedy="pip install 'boli[hub]'",
+            remedy=install("hub"),
         ) from error
     finally:
         for key, old in before.items():

@@ -2,7 +2,7 @@
 
 Written from that module's description, not with the functions that choose there: plain formulas over the
 whole vocabulary, in the order in which the sampler works. That both choose the same token is a test over
-random settings. A constraint of the output is no part of a run's record, nor of this.
+random settings.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boli.engine.batch import Float32
+from boli.engine.constraint import Bools
 from boli.engine.params import SamplingParams
 from boli.engine.random import uniform
 from boli.engine.sampling import largest
@@ -27,7 +28,8 @@ Ids = NDArray[np.intp]
 Cut = Literal["top_k", "top_p", "min_p"]
 
 ORDER: Final = (
-    "bias", "repetition_penalty", "frequency_presence", "temperature", "top_k", "top_p", "min_p", "draw",
+    "bias", "repetition_penalty", "frequency_presence", "grammar", "temperature", "top_k", "top_p", "min_p",
+    "draw",
 )  # fmt: skip
 #: Filters in the order in which they cut, by the code that `Chain.cut` has for them.
 CUTS: Final[tuple[Cut, ...]] = ("top_k", "top_p", "min_p")
@@ -42,8 +44,9 @@ class Chain:
         params: The settings.
         uniform: The random number, in [0, 1); None if nothing was drawn (temperature 0).
         penalised: Logits after the bias and the penalties, float32 `[vocab_size]`.
+        allowed: What the grammar of the answer lets through, bool `[vocab_size]`; None without one.
         scaled: Those by the temperature, float64 `[vocab_size]`; at temperature 0 as they are.
-        probabilities: Softmax of those, over the whole vocabulary, float64 `[vocab_size]`.
+        probabilities: Softmax of those, over all that is allowed, float64 `[vocab_size]`.
         kept: What the filters left, in the order in which it is drawn from, intp `[kept]`.
         weights: Of those, in proportion to their probability; the largest is 1, float64 `[kept]`.
         cut: Which filter took a token away, one based on `CUTS`; 0 for none, uint8 `[vocab_size]`.
@@ -60,6 +63,12 @@ class Chain:
     weights: Float64
     cut: NDArray[np.uint8]
     chosen: int
+    allowed: Bools | None = None
+
+    @property
+    def left(self) -> Float32:
+        """Penalised logits, with -infinity for what the grammar forbids, float32 `[vocab_size]`."""
+        return _masked(self.penalised, self.allowed)
 
     @property
     def greedy(self) -> bool:
@@ -67,8 +76,18 @@ class Chain:
         return self.uniform is None
 
     def likeliest(self, count: int) -> Ids:
-        """So many tokens, the likeliest first, of equals the lower id first."""
-        return largest(self.penalised, count)
+        """So many allowed tokens, the likeliest first, of equals the lower id first."""
+        left = self.left
+        ids = largest(left, count)
+        return ids[np.isfinite(left[ids])]
+
+    def barred(self, count: int) -> Ids:
+        """So many tokens that the grammar forbids, the likeliest first; empty without a grammar."""
+        if self.allowed is None:
+            return np.empty(0, np.intp)
+        out = _masked(self.penalised, ~self.allowed)
+        ids = largest(out, count)
+        return ids[np.isfinite(out[ids])]
 
     def final(self, token: int) -> float:
         """The probability of a token after all filters."""
@@ -96,6 +115,7 @@ def follow(
     seed: int,
     prompt: Sequence[int],
     output: Sequence[int],
+    allowed: Bools | None = None,
 ) -> Chain:
     """Chooses a token, and keeps every step.
 
@@ -105,10 +125,12 @@ def follow(
         seed: Of the request.
         prompt: Its prompt's tokens.
         output: Those that it had generated before.
+        allowed: What the grammar of the answer lets through, at least one token, bool `[vocab_size]`.
     """
     penalised = _penalise(logits, params, prompt, output)
+    left = _masked(penalised, allowed)
     if params.temperature == 0.0:
-        chosen = int(penalised.argmax())
+        chosen = int(left.argmax())
         cut = np.zeros(logits.size, np.uint8)
         kept, weights = np.array([chosen]), np.ones(1)
         scaled = penalised.astype(np.float64)
@@ -116,11 +138,13 @@ def follow(
     else:
         with np.errstate(over="ignore"):
             scaled = penalised.astype(np.float64) / params.temperature
-        kept, weights, cut = _filter(penalised, params)
+        kept, weights, cut = _filter(left, params)
+        if allowed is not None:  # what has no weight changes no sum
+            kept, weights = kept[allowed[kept]], weights[allowed[kept]]
         number = uniform(seed, len(output))
         ends = np.cumsum(weights)
         chosen = int(kept[np.searchsorted(ends, ends[-1] * number, side="right")])
-    every = _weights(penalised, params.temperature or 1.0)
+    every = _weights(left, params.temperature or 1.0)
     return Chain(
         logits=logits,
         params=params,
@@ -132,6 +156,7 @@ def follow(
         weights=weights,
         cut=cut,
         chosen=chosen,
+        allowed=allowed,
     )
 
 
@@ -163,6 +188,11 @@ def _penalise(
         minus = times * params.frequency_penalty + params.presence_penalty
         changed[said] = _finite(changed[said].astype(np.float64) - minus)
     return changed
+
+
+def _masked(values: Float32, allowed: Bools | None) -> Float32:
+    """Step 4: what a grammar forbids cannot come."""
+    return values if allowed is None else np.where(allowed, values, np.float32(-np.inf))
 
 
 def _filter(penalised: Float32, params: SamplingParams) -> tuple[Ids, Float64, NDArray[np.uint8]]:

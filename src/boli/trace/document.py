@@ -6,7 +6,8 @@ six digits, or four where only a picture is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -24,10 +25,11 @@ from boli.trace.stages import describe_stages
 from boli.trace.words import describe_text, teller
 
 if TYPE_CHECKING:
+    from boli.engine.constraint import Constraint
     from boli.engine.llm import LLM
     from boli.engine.record import RunRecord
     from boli.trace.observing import Evidence
-    from boli.trace.prices import Price
+    from boli.trace.prices import Detail, Price
 
 SCHEMA: Final = "boli-trace/1"
 
@@ -38,25 +40,30 @@ def build(
     llm: LLM,
     run: RunRecord,
     evidence: Evidence,
-    price: Price,
+    detail: Detail,
+    prices: Mapping[Detail, Price],
     chains: Sequence[Chain],
     roofline: Entry | None,
 ) -> Entry:
-    """The document of a replay."""
+    """The document of a replay, made in a `detail` that has its place among `prices`."""
     page_size = llm._engine.scheduler.page_size
     text, tokens = describe_text(llm.tokenizer, run)
     decide = Deciding(llm, run, evidence, page_size)
-    full = price.detail == "full"
+    price = prices[detail]
     document: Entry = {
         "schema": SCHEMA,
         "boli": boli.__version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "detail": price.detail,
+        "detail": detail,
         "price": {
             "bytes_predicted": price.bytes,
             "bytes": 0,
-            "seconds_predicted": None if price.seconds is None else short(price.seconds),
+            "seconds_predicted": _seconds(price),
             "seconds": short(evidence.seconds),
+            "offers": [
+                {"detail": each.detail, "bytes": each.bytes, "seconds": _seconds(each)}
+                for each in prices.values()
+            ],
         },
         "proof": _proof(llm, run, evidence, chains),
         "model": describe_model(llm, page_size),
@@ -77,6 +84,7 @@ def build(
             "accepted_tokens": run.accepted_tokens,
             "preemptions": run.preemptions,
             "timings": dict(run.timings),
+            "constraint": None if run.constraint is None else asdict(run.constraint),
         },
         "text": text,
         "tokens": tokens,
@@ -94,7 +102,7 @@ def build(
         ],
         "prompt_lens": None,
         "prompt_values": {name: packed(v, "f4") for name, v in evidence.prompt_values.items()}
-        if full
+        if detail == "full"
         else None,
         "prompt_attention": None,
         "roofline": roofline,
@@ -118,13 +126,29 @@ def build(
     return document
 
 
-def chains_of(run: RunRecord, evidence: Evidence) -> list[Chain]:
-    """How each token was chosen, from the logits of the replay."""
+def chains_of(run: RunRecord, evidence: Evidence, constraint: Constraint | None = None) -> list[Chain]:
+    """How each token was chosen, from the logits of the replay.
+
+    Args:
+        run: The run.
+        evidence: What was seen of it again.
+        constraint: What its answer had to be.
+
+    Raises:
+        GrammarError: The constraint does not let the run's own tokens through.
+    """
     prompt, output = run.token_ids[: run.prompt_length], run.generated
-    return [
-        follow(seen.logits, run.sampling, seed=run.seed, prompt=prompt, output=output[:number])
-        for number, seen in enumerate(evidence.decisions)
-    ]
+    walk = None if constraint is None else constraint.begin()
+    chains: list[Chain] = []
+    for number, seen in enumerate(evidence.decisions):
+        allowed = None if walk is None else walk.allowed().copy()
+        so_far = output[:number]
+        chains.append(
+            follow(seen.logits, run.sampling, seed=run.seed, prompt=prompt, output=so_far, allowed=allowed)
+        )
+        if walk is not None:
+            walk.accept(output[number])
+    return chains
 
 
 def _proof(llm: LLM, run: RunRecord, evidence: Evidence, chains: Sequence[Chain]) -> Entry:
@@ -161,6 +185,10 @@ def _proof(llm: LLM, run: RunRecord, evidence: Evidence, chains: Sequence[Chain]
             chain.chosen == token for chain, token in zip(chains, run.generated, strict=True)
         ),
     }
+
+
+def _seconds(price: Price) -> float | None:
+    return None if price.seconds is None else short(price.seconds)
 
 
 def _difference(one: float, other: float) -> float:

@@ -35,9 +35,9 @@ def describe_model(llm: LLM, page_size: int) -> Entry:
     """`model` of the document."""
     config = llm.blueprint.config
     return {
-        "name": llm.name,
+        "name": llm.title,
         "family": config.family,
-        "source": str(llm.path),
+        "source": llm.path.name,
         "format": llm.format,
         "weights": llm.weights.form,
         "hash": llm.fingerprint,

@@ -204,13 +204,18 @@ class SamplerStep:
             SamplingError: A setting is wrong.
             UsageError: A trace from a file that was not made in `full` detail has not all logits.
         """
+        run, live = self._trace._document["run"], self._trace._live
+        if run.get("constraint") is not None and live is None:
+            raise UsageError(
+                "a trace from a file does not have all tokens that the grammar of the answer forbids",
+                remedy="ask the trace before it is saved",
+            )
         logits = self._trace._logits(self._number)
         if logits is None:
             raise UsageError(
                 "a trace from a file has the likeliest candidates, but not all logits",
                 remedy="ask the trace before it is saved, or make it with detail='full'",
             )
-        run = self._trace._document["run"]
         ids = [token["id"] for token in self._trace._document["tokens"]]
         prompt, output = ids[: run["prompt_length"]], ids[run["prompt_length"] :][: self._number]
         known = {field.name for field in fields(SamplingParams)}
@@ -221,7 +226,8 @@ class SamplerStep:
             settings |= {name: value for name, value in idle.items() if name not in changes}
         params = SamplingParams.from_options(settings)
         seed = run["seed"] if params.seed is None else params.seed
-        chain = follow(logits, params, seed=seed, prompt=prompt, output=output)
+        allowed = None if live is None else live.chains[self._number].allowed
+        chain = follow(logits, params, seed=seed, prompt=prompt, output=output, allowed=allowed)
         return SamplerStep(self._trace, self._number, describe_chain(chain, self._told, chain.chosen))
 
     def _told(self, token: int) -> str:

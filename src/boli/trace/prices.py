@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
@@ -14,13 +14,14 @@ from boli.engine.ledger import readable
 from boli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from boli.blueprint.config import Config
     from boli.engine.batch import Float32
     from boli.engine.record import RunRecord
 
 Detail = Literal["summary", "rows", "full"]
+DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
 
 #: Bytes of a trace's arrays at most; in base64 a third more.
 MOST_BYTES: Final = 96 << 20
@@ -62,10 +63,8 @@ def price(config: Config, detail: Detail, prompt_length: int, generated: int) ->
     Raises:
         UsageError: There is no such detail.
     """
-    if detail not in get_args(Detail):
-        raise UsageError(
-            f"there is no detail {detail!r}", remedy=f"choose one of {', '.join(get_args(Detail))}"
-        )
+    if detail not in DETAILS:
+        raise UsageError(f"there is no detail {detail!r}", remedy=f"choose one of {', '.join(DETAILS)}")
     if detail == "summary":
         return Price(detail=detail, bytes=0)
     heads = config.num_hidden_layers * config.num_attention_heads
@@ -85,15 +84,32 @@ def price(config: Config, detail: Detail, prompt_length: int, generated: int) ->
     return Price(detail=detail, bytes=4 * numbers + lens)
 
 
-def rehearsed(offer: Price, config: Config, run: RunRecord, head: Callable[[Float32], Float32]) -> Price:
-    """The same price with seconds.
+def price_list(
+    config: Config, run: RunRecord, head: Callable[[Float32], Float32]
+) -> Mapping[Detail, Price]:
+    """What each detail of one run costs, with seconds.
 
     Args:
-        offer: Of `price`.
         config: The model.
         run: What is replayed; its own speed is taken for the steps.
         head: Final norm and head, as the lens uses it; some rows are timed.
     """
+    row = _rehearse(config, head)
+    generated, timings = len(run.generated), run.timings
+    computed = max(1, run.prompt_length - run.reused_tokens)
+    steps = timings.get("prefill_s", 0.0) * run.prompt_length / computed + timings.get("decode_s", 0.0)
+    prices: dict[Detail, Price] = {}
+    for detail in DETAILS:
+        read = generated + (run.prompt_length if detail != "summary" else 0)
+        prices[detail] = replace(
+            price(config, detail, run.prompt_length, generated),
+            seconds=steps + read * config.num_hidden_layers * row,
+        )
+    return prices
+
+
+def _rehearse(config: Config, head: Callable[[Float32], Float32]) -> float:
+    """Seconds of the lens for one position after one layer."""
     states = np.random.default_rng(0).standard_normal((_REHEARSAL, config.hidden_size)).astype(np.float32)
     times = []
     for _ in range(3):  # the first time something is loaded, and the system may take a pause
@@ -101,29 +117,24 @@ def rehearsed(offer: Price, config: Config, run: RunRecord, head: Callable[[Floa
         logits = head(states)
         np.exp(logits - logits.max()).sum(dtype=np.float64)
         times.append(time.perf_counter() - start)
-    row = min(times) / _REHEARSAL
-    generated, timings = len(run.generated), run.timings
-    computed = max(1, run.prompt_length - run.reused_tokens)
-    prompt = timings.get("prefill_s", 0.0) * run.prompt_length / computed
-    rows = generated + (run.prompt_length if offer.detail != "summary" else 0)
-    seconds = prompt + timings.get("decode_s", 0.0) + rows * config.num_hidden_layers * row
-    return Price(detail=offer.detail, bytes=offer.bytes, seconds=seconds)
+    return min(times) / _REHEARSAL
 
 
-def check_price(config: Config, offer: Price, prompt_length: int, generated: int) -> None:
+def check_price(config: Config, detail: Detail, prompt_length: int, generated: int) -> None:
     """Refuses what is too much, and says what would do.
 
     Raises:
-        UsageError: More than `MOST_BYTES`.
+        UsageError: More than `MOST_BYTES`, or there is no such detail.
     """
+    offer = price(config, detail, prompt_length, generated)
     if offer.bytes <= MOST_BYTES:
         return
-    less: Detail = "rows" if offer.detail == "full" else "summary"
+    less: Detail = "rows" if detail == "full" else "summary"
     other = price(config, less, prompt_length, generated)
     if other.bytes > MOST_BYTES:
         other = price(config, "summary", prompt_length, generated)
     raise UsageError(
-        f"a trace of {prompt_length + generated:,} tokens in {offer.detail!r} detail takes "
+        f"a trace of {prompt_length + generated:,} tokens in {detail!r} detail takes "
         f"{readable(offer.bytes)}; {readable(MOST_BYTES)} are the most",
         cause="attention grows with the square of the tokens, intermediates with their number",
         remedy=f"take detail {other.detail!r} ({readable(other.bytes)} of arrays), or fewer tokens",

@@ -11,11 +11,12 @@ from boli.trace.api import Live, Trace
 from boli.trace.document import build, chains_of
 from boli.trace.facts import bytes_per_token
 from boli.trace.observing import ProbedRunner, observe
-from boli.trace.prices import Detail, Price, check_price, price, rehearsed
+from boli.trace.prices import Detail, Price, check_price, price_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from boli.engine.constraint import Constraint
     from boli.engine.llm import LLM
     from boli.engine.record import RunRecord
     from boli.trace.observing import Evidence
@@ -28,7 +29,7 @@ def replay(
     detail: Detail = "rows",
     roofline: bool = False,
     other_model: bool = False,
-    announce: Callable[[Price], None] | None = None,
+    announce: Callable[[Mapping[Detail, Price]], None] | None = None,
 ) -> Trace:
     """Traces a run; see `LLM.replay`.
 
@@ -38,25 +39,26 @@ def replay(
         detail: How much to keep.
         roofline: Also measure this machine's limits, and hold the times against them.
         other_model: Take the tokens of another model's run, to compare the two; `proof` says so.
-        announce: Told the price before anything is computed.
+        announce: Told the price of each detail before anything is computed.
 
     Raises:
         UsageError: Another model's run; no token was generated; too long for the context or the detail.
         OutOfMemory: Requests hold the pages that it needs.
+        MissingExtra: The answer was held to a grammar, and what follows grammars is not installed.
+        GrammarError: The grammar does not lead to the run's own tokens; another version made them.
     """
     _check(llm, run, other_model=other_model)
     config, engine = llm.blueprint.config, llm._engine
     runner = cast("ProbedRunner", engine.runner)
-    offer = price(config, detail, run.prompt_length, len(run.generated))
-    check_price(config, offer, run.prompt_length, len(run.generated))
+    check_price(config, detail, run.prompt_length, len(run.generated))
     with borrow(engine, len(run.token_ids) - 1) as loan:
-        offer = loan.use(lambda: rehearsed(offer, config, run, runner.head_logits))
+        prices = loan.use(lambda: price_list(config, run, runner.head_logits))
         if announce is not None:
-            announce(offer)
+            announce(prices)
         evidence = observe(runner, loan, run, detail)
-    chains = chains_of(run, evidence)
+    chains = chains_of(run, evidence, _constraint(llm, run))
     limits = _roofline(llm, run, evidence) if roofline else None
-    return Trace(build(llm, run, evidence, offer, chains, limits), Live(run, evidence, chains))
+    return Trace(build(llm, run, evidence, detail, prices, chains, limits), Live(run, evidence, chains))
 
 
 def _check(llm: LLM, run: RunRecord, *, other_model: bool) -> None:
@@ -82,6 +84,13 @@ def _check(llm: LLM, run: RunRecord, *, other_model: bool) -> None:
             f"the run has {len(run.token_ids):,} tokens; the context holds {llm.context:,}",
             remedy=f"load the model with context={len(run.token_ids)}",
         )
+
+
+def _constraint(llm: LLM, run: RunRecord) -> Constraint | None:
+    """What the answer had to be; another model's vocabulary would lead elsewhere."""
+    if run.constraint is None or run.model.hash != llm.fingerprint:
+        return None
+    return llm.grammars.of(run.constraint)
 
 
 def _roofline(llm: LLM, run: RunRecord, evidence: Evidence) -> dict[str, object]:

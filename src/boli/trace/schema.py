@@ -40,7 +40,10 @@ _NUMBERS: Final = [NUMBER]
 
 SHAPE: Final[Mapping[str, Any]] = {
     "schema": str, "boli": str, "created": str, "detail": str, "digest": str,
-    "price": {"bytes_predicted": int, "bytes": int, "seconds_predicted": Optional(NUMBER), "seconds": NUMBER},
+    "price": {
+        "bytes_predicted": int, "bytes": int, "seconds_predicted": Optional(NUMBER), "seconds": NUMBER,
+        "offers": Optional([{"detail": str, "bytes": int, "seconds": Optional(NUMBER)}]),
+    },
     "proof": {
         "compared": int, "largest_logit_difference": NUMBER, "largest_logprob_difference": Optional(NUMBER),
         "recorded": bool, "same_model": bool, "differences": [str], "lens_difference": NUMBER,
@@ -58,7 +61,7 @@ SHAPE: Final[Mapping[str, Any]] = {
     "run": {
         "created": str, "seed": int, "sampling": dict, "prompt_length": int, "generated": int,
         "finish_reason": str, "reused_tokens": int, "drafted_tokens": int, "accepted_tokens": int,
-        "preemptions": int, "timings": dict,
+        "preemptions": int, "timings": dict, "constraint": Optional({"kind": str, "text": str}),
     },
     "text": {
         "kind": str, "messages": Optional([dict]), "template": Optional(str), "prompt": str, "answer": str,
@@ -90,6 +93,10 @@ SHAPE: Final[Mapping[str, Any]] = {
         "values": Optional(VALUES),
         "sampler": {
             "order": [str],
+            "grammar": Optional({
+                "allowed": int, "vocabulary": int, "probability": NUMBER,
+                "barred": [_TOKEN | {"logit": NUMBER, "probability": NUMBER}],
+            }),
             "candidates": [_TOKEN | {
                 "logit": NUMBER, "penalised": NUMBER, "scaled": NUMBER, "probability": NUMBER,
                 "cut": Optional(str), "final": NUMBER, "bucket": Optional(_NUMBERS),

@@ -15,6 +15,7 @@ from boli.trace.numerals import exact, short
 # the probability; but no fewer than the first number, and no more than the second.
 LISTED: Final = (16, 64)
 _NEARLY_ALL: Final = 0.999
+_BARRED: Final = 8  # of the tokens that a grammar forbids, the likeliest
 _BARS: Final = 32  # of the histogram of what is not listed
 
 Entry = dict[str, object]
@@ -31,11 +32,12 @@ def describe_chain(chain: Chain, told: Callable[[int], str], chosen: int) -> Ent
     if not named <= set(listed.tolist()):
         others = [token for token in listed.tolist() if token not in named][: len(listed) - len(named)]
         listed = np.array(sorted([*others, *named], key=lambda token: (-chain.penalised[token], token)))
-    rest = np.ones(chain.logits.size, bool)
+    rest = np.ones(chain.logits.size, bool) if chain.allowed is None else chain.allowed.copy()
     rest[listed] = False
-    highest, norm = log_normalizer(chain.penalised)
+    highest, norm = log_normalizer(chain.left)
     return {
-        "order": list(ORDER),
+        "order": [step for step in ORDER if step != "grammar" or chain.allowed is not None],
+        "grammar": _grammar(chain, told),
         "candidates": [
             {
                 "id": int(token),
@@ -56,6 +58,28 @@ def describe_chain(chain: Chain, told: Callable[[int], str], chosen: int) -> Ent
         "uniform": chain.uniform,
         "chosen": chain.chosen,
         "normalizer": {"max": exact(highest), "log_sum_exp": highest + norm},
+    }
+
+
+def _grammar(chain: Chain, told: Callable[[int], str]) -> Entry | None:
+    """What the grammar of the answer let through, and the likeliest of what it did not."""
+    if chain.allowed is None:
+        return None
+    highest, norm = log_normalizer(chain.penalised)
+    shares = chain.penalised.astype(np.float64) - highest - norm
+    return {
+        "allowed": int(chain.allowed.sum()),
+        "vocabulary": int(chain.allowed.size),
+        "probability": short(float(np.exp(shares[chain.allowed]).sum())),
+        "barred": [
+            {
+                "id": int(token),
+                "text": told(int(token)),
+                "logit": exact(chain.logits[token]),
+                "probability": short(float(np.exp(shares[token]))),
+            }
+            for token in chain.barred(_BARRED)
+        ],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from boli.errors import MissingExtra, ModelNotFound
+from boli.errors import MissingExtra, ModelNotFound, install
 from boli.formats.folder import MAX_CONFIG, read_config
 from boli.sources import hub_cache
 from boli.sources.names import HubName
@@ -42,7 +42,7 @@ def _download(name: HubName, folder: Path) -> Path:
         raise MissingExtra(
             f"{name} comes from the Hugging Face hub, and huggingface_hub is not installed",
             cause=str(error),
-            remedy="pip install 'boli[hub]', or give its config.json",
+            remedy=f"{install('hub')}, or give its config.json",
         ) from error
 
     def download() -> str:

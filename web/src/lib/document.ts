@@ -46,7 +46,7 @@ export interface Layer {
   index: number
   window: number | null
   bytes: number
-  stages: Record<string, { bytes: number; flops: number }>
+  stages: Record<string, { bytes: number; flops: number; bytes_per_position?: number; flops_per_position?: number }>
 }
 
 export interface Candidate {
@@ -96,12 +96,15 @@ export interface Decision {
     positions: number
     pages: number[]
     shared: number
+    /** Cached pages of other requests that were given up for the replay. */
     evicted: number
+    /** Pages behind the window. */
+    skipped: number
     bytes_used: number
     bytes_allocated: number
     bytes_predicted: number
   }
-  time: { total: number; embedding: number; head: number; sampling: number; layers: number[][] } | null
+  time: { total: number; rows: number; embedding: number; head: number; sampling: number; layers: number[][] } | null
 }
 
 export interface Model {
@@ -127,12 +130,17 @@ export interface Model {
 
 export interface Roofline {
   read_bytes_per_s: number | null
+  operations_per_s: number | null
+  /** The type that they are of, such as int8. */
+  operations_in: string
   bytes_per_token: number
+  bytes_with_cache: number | null
+  flops_per_token: number
   predicted_seconds: number | null
   measured_seconds: number | null
   /** Of the run itself; `measured_seconds` is the replay's. */
   run_seconds?: number | null
-  prefill?: { tokens: number; predicted_seconds: number | null; measured_seconds: number } | null
+  prefill: { tokens: number; bytes: number; flops: number; predicted_seconds: number | null; measured_seconds: number }
 }
 
 export interface TraceDocument {
@@ -140,6 +148,13 @@ export interface TraceDocument {
   boli: string
   created: string
   detail: string
+  price: {
+    bytes_predicted: number
+    bytes: number
+    seconds_predicted: number | null
+    seconds: number
+    offers?: { detail: string; bytes: number; seconds: number | null }[] | null
+  }
   proof: {
     compared: number
     largest_logit_difference: number | null
@@ -151,7 +166,7 @@ export interface TraceDocument {
   } | null
   model: Model
   machine: { cpu: string; threads: number; read_bytes_per_s: number | null }
-  run: { seed: number | null; sampling: Record<string, unknown>; prompt_length: number; generated: number; reused_tokens: number }
+  run: { seed: number | null; sampling: Record<string, unknown>; prompt_length: number; generated: number; reused_tokens: number; timings: Record<string, number> }
   text: { kind: string; messages: { role: string; content: string }[] | null; prompt: string; answer: string }
   tokens: Token[]
   weights: Weight[]
@@ -160,6 +175,8 @@ export interface TraceDocument {
   decisions: Decision[]
   timed_stages?: string[]
   prompt_steps?: { rows: number; seconds: number; first_position: number }[]
+  /** In full detail: the prompt without its last token, by probe: [layer, position, size] or [position, size]. */
+  prompt_values?: Record<string, Packed> | null
   /** In full detail: attention within the prompt, [layer, head, row, position]. */
   prompt_attention?: { first_position: number; weights: Packed } | null
   prompt_lens?: { text: string[][]; probability: number[][] | Packed } | null

@@ -4,11 +4,12 @@ export function count(value: number): string {
   return Math.round(value).toLocaleString('en-US')
 }
 
+/** In powers of 1000, as everywhere in boli, so that they can be divided by GB/s. */
 export function bytes(value: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
   let unit = 0
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
-    value /= 1024
+  while (Math.abs(value) >= 1000 && unit < units.length - 1) {
+    value /= 1000
     unit++
   }
   return `${unit === 0 ? count(value) : fixed(value)} ${units[unit]}`
@@ -36,6 +37,14 @@ export function percent(value: number): string {
 export function short(value: number): string {
   for (const [size, unit] of [[1e12, 'T'], [1e9, 'B'], [1e6, 'M'], [1e3, 'K']] as const) {
     if (value >= size) return `${fixed(value / size)}${unit}`
+  }
+  return count(value)
+}
+
+/** Operations: 1.54 G. */
+export function operations(value: number): string {
+  for (const [size, unit] of [[1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e3, 'k']] as const) {
+    if (value >= size) return `${fixed(value / size)} ${unit}`
   }
   return count(value)
 }

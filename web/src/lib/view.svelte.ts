@@ -3,6 +3,12 @@ import { getContext, setContext } from 'svelte'
 import { numbers } from './arrays'
 import type { Decision, Layer, Stage, Token, TraceDocument, Weight } from './document'
 
+/** Numbers of one vector. */
+export interface Vector {
+  size: number
+  at: (index: number) => number
+}
+
 export class View {
   readonly document: TraceDocument
   decisionIndex = $state(0)
@@ -81,6 +87,34 @@ export class View {
     const at = position - traced.first_position
     const start = ((this.layerIndex * heads + this.head) * rows + at) * positions
     return Float32Array.from({ length: position + 1 }, (_, place) => weights.at(start + place))
+  }
+
+  /** The position that numbers are shown of: a token of the prompt that was chosen, else the last one that was read. */
+  get lookedAt(): number {
+    return this.promptToken ?? this.decision.at
+  }
+
+  /** A value as it was computed at the position that is looked at, in the selected layer; null if it was not kept. */
+  vector(name: string, layer = this.layerIndex): Vector | null {
+    const first = this.document.decisions[0]!.at
+    const decision = this.document.decisions[this.lookedAt - first]
+    const found = decision ? decision.values?.[name] : this.document.prompt_values?.[name]
+    if (!found) return null
+    const all = numbers(found)
+    const size = all.shape.at(-1) ?? 0
+    const rows = decision ? 1 : (all.shape.at(-2) ?? 0)
+    const layered = all.shape.length > (decision ? 1 : 2)
+    const start = ((layered ? layer * rows : 0) + (decision ? 0 : this.lookedAt)) * size
+    return { size, at: (index) => all.at(start + index) }
+  }
+
+  /** Lengths of the residual stream there, before the layers and after each; null if they are not known. */
+  get streamLengths(): number[] | null {
+    const decision = this.document.decisions[this.lookedAt - this.document.decisions[0]!.at]
+    if (decision) return decision.norms?.residual ?? null
+    const vectors = [this.vector('embedding'), ...this.document.layers.map((_, layer) => this.vector('residual', layer))]
+    if (vectors.some((vector) => !vector)) return null
+    return vectors.map((vector) => Math.hypot(...Array.from({ length: vector!.size }, (_, index) => vector!.at(index))))
   }
 
   /** The weights that a stage of the selected layer reads. */

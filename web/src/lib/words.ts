@@ -100,8 +100,8 @@ export const words = {
   flops: ['Operations', '运算量'],
   values: ['Values', '数值'],
   valuesOf: ['{name}, first {n} of {m}', '{name}，共 {m} 个，前 {n} 个'],
-  noValues: ['Vectors are kept with --detail full; norms are below.', '向量本身需 --detail full 才保留；下面是各层的范数。'],
-  norms: ['Size of the residual stream by layer', '残差流的范数（逐层）'],
+  norms: ['Size of the residual stream by layer, at {t}', '残差流的范数（逐层），读到 {t} 时'],
+  readAt: ['At {t}, position {n}', '读到 {t} 时，位置 {n}'],
 
   // attention
   attentionTitle: ['Where it looked', '它看向哪里'],
@@ -169,15 +169,16 @@ export const words = {
   used: ['used', '已使用'],
   pagesOwn: ['own', '独占'],
   pagesShared: ['shared prefix', '共享前缀'],
-  pagesEvicted: ['behind the window', '已滑出窗口'],
+  pagesSkipped: ['behind the window', '已滑出窗口'],
+  pagesEvicted: ['For this replay {n} cached pages of earlier requests were given up.', '为这次重放让出了先前请求缓存的 {n} 页。'],
   pageTip: ['page {n}: {k} of {size} positions', '第 {n} 页：{k}/{size} 个位置'],
   ofContext: ['{n} of {m} positions of the context', '上下文 {m} 个位置，已用 {n} 个'],
 
   // time
   timeTitle: ['Where the time went', '时间花在哪里'],
   timeLead: [
-    'One token on two lanes: milliseconds above, bytes of weights below. Where both are equally wide, memory sets the pace.',
-    '一个词元，两条泳道：上为毫秒，下为读取的权重字节。两者等宽之处，快慢由内存带宽决定。',
+    'One token on two lanes: milliseconds above, bytes of weights and cache below. Where both are equally wide, memory sets the pace.',
+    '一个词元，两条泳道：上为毫秒，下为读取的字节（权重和缓存）。两者等宽之处，快慢由内存带宽决定。',
   ],
   timeNone: ['This trace holds no times.', '这份记录不含计时。'],
   laneTime: ['time', '时间'],
@@ -192,19 +193,46 @@ export const words = {
   rate: ['rate', '速率'],
   total: ['total', '合计'],
   unaccounted: ['between the stages', '各步之间'],
+  timeOfPrompt: [
+    'This decision came out of the step that read the prompt’s last {n} tokens together: all of them share this time, and the weights were read once for all.',
+    '这次选择出自一并读入提示最后 {n} 个词元的那一步：这些词元分摊这段时间，权重只读一遍。',
+  ],
 
   // roofline
   roofTitle: ['Predicted and measured', '预测与实测'],
   roofLead: [
-    'A token cannot be faster than its bytes through memory. The line is this machine’s memory; hollow is predicted, filled is measured.',
-    '每个词元至少要把权重从内存读一遍。斜线是本机的内存带宽；空心为预测，实心为实测。',
+    'No step is faster than its bytes through memory, nor than its operations through the cores: the two roofs. Hollow is predicted, filled is measured.',
+    '每一步都快不过两重屋顶：字节要过内存，运算要过核心。空心为预测，实心为实测。',
   ],
   roofNone: ['The memory speed of this machine was not measured.', '没有测过本机的内存带宽。'],
-  roofResult: ['{m} measured against {p} predicted: {r} of the memory’s speed.', '实测 {m}，预测 {p}：达到内存带宽的 {r}。'],
-  roofPrefill: ['The prompt of {n} tokens: {m} measured against {p} predicted.', '提示共 {n} 个词元：实测 {m}，预测 {p}。'],
-  bytesPerToken: ['bytes read for a token', '每个词元读取的字节'],
-  timePerToken: ['time for a token', '每个词元用时'],
-  eachToken: ['each token', '每个词元'],
+  roofMemory: ['memory, {r}', '内存 {r}'],
+  roofCompute: ['cores, {n} {t} operations/s', '算力，每秒 {n} 次 {t} 运算'],
+  intensity: ['operations per byte', '每字节运算次数'],
+  operationsPerSecond: ['operations per second', '每秒运算次数'],
+  oneToken: ['a token', '一个词元'],
+  thePrompt: ['prompt of {n}', '{n} 个词元的提示'],
+  limit: ['limit', '受限于'],
+  limitMemory: ['memory', '内存'],
+  limitCores: ['cores', '算力'],
+  inRun: ['run', '运行'],
+  inReplay: ['replay', '重放'],
+  roofNote: [
+    'The run was not watched; the replay also copies out what this page shows. Small dots are the replay’s tokens.',
+    '“运行”没有探针；“重放”还要抄出本页所示的数据。小点是重放中的各个词元。',
+  ],
+
+  // price
+  priceTitle: ['What looking costs', '看一遍的代价'],
+  priceLead: [
+    'Each level of detail named its price before the replay began. This trace is {d}: {b} in {s}.',
+    '重放开始前，每一档都先报价。这份记录是 {d}：{b}，用时 {s}。',
+  ],
+  detail: ['detail', '档位'],
+  arrays: ['arrays', '数组'],
+  announced: ['announced', '预报'],
+  detailSummary: ['norms, lens, sampler, times', '范数、透镜、采样、计时'],
+  detailRows: ['and attention of each generated token', '外加每个生成词元的注意力'],
+  detailFull: ['and every intermediate of every token', '外加所有词元的全部中间值'],
 
   // compare
   compareTitle: ['Side by side', '并排比较'],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from boli.trace.view.numbers import percent, seconds, size, three
-from boli.trace.view.parts import Bar, Bars, Facts, Part, Prose
+from boli.trace.view.numbers import many, percent, seconds, size, three
+from boli.trace.view.parts import Bar, Bars, Column, Facts, Part, Prose, Table
 from boli.trace.view.reading import Document, Reading
 from boli.trace.view.shown import shown
 
@@ -75,23 +75,72 @@ def spent(reading: Reading, step: int) -> list[Part]:
 
 
 def limits(reading: Reading) -> list[Part]:
-    """What the machine's memory would allow, and what was measured."""
-    roofline, say = reading.document.get("roofline"), reading.say
-    if not roofline:
+    """What the machine's memory and cores would allow, and what was measured."""
+    document, say = reading.document, reading.say
+    roofline = document.get("roofline")
+    if not roofline or not roofline["read_bytes_per_s"]:
         return []
-    read, predicted, measured = (
-        roofline["read_bytes_per_s"], roofline["predicted_seconds"], roofline["measured_seconds"],
-    )  # fmt: skip
-    facts = [(say("one token reads", "一个词元读取"), size(roofline["bytes_per_token"]))]
-    if read:
-        facts.append((say("this machine reads", "本机内存读速"), f"{three(read / 1e9)} GB/s"))
-    if predicted:
-        facts.append((say("predicted", "预测"), seconds(predicted)))
-    if measured:
-        times = three(measured / predicted) if predicted else ""
-        off = say(f"  ({times} times the prediction)", f"  （预测的 {times} 倍）") if times else ""
-        facts.append((say("measured", "实测"), seconds(measured) + off))
-    return [Facts(facts)]
+    read, computed = roofline["read_bytes_per_s"], roofline["operations_per_s"]
+    kind = shown(roofline["operations_in"])
+    prompt, run = roofline["prefill"], document["run"]
+    # A prompt of which a part came out of the cache was read in less than its own time.
+    first = None if run["reused_tokens"] else run["timings"].get("prefill_s")
+    rows = [
+        [
+            name, size(amount), many(work), _binds(reading, amount, work),
+            *(seconds(each) if each else "" for each in times),
+        ]
+        for name, amount, work, times in (
+            (
+                say("a token", "一个词元"),
+                roofline["bytes_with_cache"] or roofline["bytes_per_token"], roofline["flops_per_token"],
+                (roofline["predicted_seconds"], roofline["run_seconds"], roofline["measured_seconds"]),
+            ),
+            (
+                say(f"prompt of {prompt['tokens']:,}", f"{prompt['tokens']:,} 个词元的提示"),
+                prompt["bytes"], prompt["flops"],
+                (prompt["predicted_seconds"], first, prompt["measured_seconds"]),
+            ),
+        )
+    ]  # fmt: skip
+    cores = (
+        say(
+            f", its cores do {many(computed)} {kind} operations a second",
+            f"，每秒做 {many(computed)} 次 {kind} 运算",
+        )
+        if computed
+        else ""
+    )
+    return [
+        Prose(
+            say(
+                f"This machine reads {three(read / 1e9)} GB a second from memory{cores}. The prediction "
+                "is what the slower of the two needs.",
+                f"本机每秒从内存读 {three(read / 1e9)} GB{cores}。预测取两者中较慢的一个。",
+            )
+        ),
+        Table(
+            [
+                Column(""),
+                Column(say("reads", "读取"), numeric=True),
+                Column(say("operations", "运算"), numeric=True),
+                Column(say("limit", "受限于")),
+                Column(say("predicted", "预测"), numeric=True),
+                Column(say("run", "运行"), numeric=True),
+                Column(say("replay", "重放"), numeric=True),
+            ],
+            rows,
+        ),
+    ]
+
+
+def _binds(reading: Reading, amount: float, work: float) -> str:
+    """Which limit is met first."""
+    roofline, say = reading.document["roofline"], reading.say
+    computed = roofline["operations_per_s"]
+    if computed and work / computed > amount / roofline["read_bytes_per_s"]:
+        return say("cores", "算力")
+    return say("memory", "内存")
 
 
 def pages(reading: Reading, step: int) -> list[Part]:

@@ -34,6 +34,31 @@ def comparison(reading: Reading) -> Iterator[Part]:
     yield from _layers(reading, section)
 
 
+def one_comparison(reading: Reading, step: int) -> Iterator[Part]:
+    """One decision of the section `compare`; nothing if the document has none."""
+    section = reading.document.get("compare")
+    if not section:
+        return
+    say, each, mine = reading.say, section["decisions"][step], reading.decision(step)
+    yield Heading(
+        say(f"The same decision in another format (step {step})", f"同一次选择，换一种格式（第 {step} 步）")
+    )
+    best = mine["top"][0]
+    would = token_text(best["text"]), token_text(each["text"])
+    chosen = reading.chosen(step)
+    yield Facts([("A", _name(reading.model)), ("B", _name(section["model"]))])
+    yield Table(
+        [Column(""), Column("A"), Column("B")],
+        [
+            [f"p({chosen})", *map(percent, each["probability"])],
+            [say(f"rank of {chosen}", f"{chosen} 的名次"), str(mine["rank"] + 1), str(each["rank"] + 1)],
+            [say("likeliest", "首选"), *would],
+        ],
+    )
+    yield Facts([("KL(A ‖ B)", say(f"{three(each['kl'])} nats", f"{three(each['kl'])} 奈特"))])
+    yield from _layers(reading, section, step)
+
+
 def _sides(reading: Reading, section: Document) -> Table:
     say = reading.say
     rows = [
@@ -157,24 +182,32 @@ def _apart(reading: Reading, section: Document) -> Iterator[Part]:
             )
 
 
-def _layers(reading: Reading, section: Document) -> Iterator[Part]:
+def _layers(reading: Reading, section: Document, step: int | None = None) -> Iterator[Part]:
+    """How far the streams are apart after each layer: at one decision, or over all of them."""
     say = reading.say
     if section.get("cosine") is None:
         return
     away = 1.0 - np.asarray(unpacked(section["cosine"], "cosine"), np.float64)  # [decisions, layers]
-    mean, worst = away.mean(axis=0), away.max(axis=0)
-    most = float(mean.max()) or 1.0
+    if step is None:
+        columns = {
+            say("1 − cosine, mean", "1 − 余弦，平均"): away.mean(axis=0),
+            say("largest", "最大"): away.max(axis=0),
+        }
+    else:
+        columns = {say("1 − cosine", "1 − 余弦"): away[step]}
+    drawn = next(iter(columns.values()))
+    most = float(drawn.max()) or 1.0
     yield Heading(say("How far the residual streams part", "残差流逐层偏离多少"), 2)
     yield Bars(
         say("after", "之后"),
-        (say("1 − cosine, mean", "1 − 余弦，平均"), say("largest", "最大")),
+        tuple(columns),
         [
             Bar(
                 f"L{layer}",
-                float(mean[layer]) / most,
-                (three(max(mean[layer], 0.0)), three(max(worst[layer], 0.0))),
+                float(drawn[layer]) / most,
+                tuple(three(max(float(column[layer]), 0.0)) for column in columns.values()),
             )
-            for layer in range(len(mean))
+            for layer in range(len(drawn))
         ],
     )
 

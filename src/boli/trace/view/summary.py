@@ -121,7 +121,19 @@ def _about(reading: Reading) -> Iterator[tuple[str, str]]:
             f"{foretold}",
         ),
     )
+    others = [each for each in price.get("offers") or () if each["detail"] != document["detail"]]
+    if others:
+        yield say("otherwise", "其他档位"), say("; ", "；").join(_offer(reading, each) for each in others)
     yield say("proof", "凭据"), proof(reading)
+
+
+def _offer(reading: Reading, offer: Any) -> str:
+    """What another detail was announced to take."""
+    say = reading.say
+    told = size(offer["bytes"]) if offer["bytes"] else say("no arrays", "不存数组")
+    if offer["seconds"] is not None:
+        told += say(", ", "，") + seconds(offer["seconds"])
+    return f"{shown(offer['detail'])}{say(': ', '：')}{told}"
 
 
 def proof(reading: Reading) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from boli.errors import UsageError
 from boli.trace.view.attention import head_walk
 from boli.trace.view.decision import decision_walk
-from boli.trace.view.difference import comparison
+from boli.trace.view.difference import comparison, one_comparison
 from boli.trace.view.layer import layer_walk
 from boli.trace.view.parts import Language, Part
 from boli.trace.view.reading import Document, Reading
@@ -31,7 +31,7 @@ def print_walk(
 
     Without a number it is a summary of the run. `step` tells one decision chapter by chapter; `layer`
     goes through one layer of it, and `head` shows where one head looked. A layer without a step is that
-    of the first decision.
+    of the first decision. What another format would have said there follows, if the trace was compared.
 
     Args:
         document: A trace, schema "boli-trace/1".
@@ -73,8 +73,10 @@ def chapters(
             yield from head_walk(reading, step or 0, layer, head)
         else:
             yield from layer_walk(reading, step or 0, layer)
+        yield from one_comparison(reading, step or 0)
     elif step is not None:
         yield from decision_walk(reading, step)
+        yield from one_comparison(reading, step)
     else:
         yield from summary(reading)
         yield from comparison(reading)
