@@ -119,22 +119,6 @@ def test_a_refusal_by_the_system_is_an_error_of_ours_and_leaves_the_books_straig
     assert ledger.totals() == {}
 
 
-def test_the_machine_is_not_asked_for_each_small_buffer_and_still_never_overbooked() -> None:
-    asked: list[int] = []
-
-    def available() -> int:
-        asked.append(1)
-        return GB
-
-    ledger = Ledger(available)
-    for _ in range(100):
-        ledger.enter("workspace", GB // 100)
-    assert len(asked) < 50
-    with pytest.raises(OutOfMemory, match=r"needs 10\.0 MB"):
-        ledger.enter("workspace", GB // 100)
-    assert ledger.total == GB
-
-
 def test_the_machine_is_asked_if_nobody_else_is_given() -> None:
     ledger = Ledger()
     ledger.enter("workspace", 1000)

@@ -21,9 +21,6 @@ from boli.errors import OutOfMemory
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
-# What is free is told by some twenty files of the kernel, which takes 2 ms. So they are read again only after
-# an eighth of what they said was entered, or so many bytes.
-_MOST_CREDIT = 64 << 20
 _LARGE = 4 << 20  # bytes: from here on NumPy asks for large pages
 
 _STATM = Path("/proc/self/statm")  # Linux
@@ -54,7 +51,6 @@ class Ledger:
         self._lock = threading.Lock()
         self._totals: dict[str, int] = {}
         self._entered = 0
-        self._credit = 0
         self._private_at_start = private_bytes()
         self._files = file_bytes()
         self._buffers: list[_Buffer] = []
@@ -71,19 +67,16 @@ class Ledger:
             OutOfMemory: The machine does not have them. Nothing was entered.
         """
         with self._lock:
-            if nbytes > self._credit:
-                free = self._free()
-                if nbytes > free:
-                    raise OutOfMemory(
-                        f"{name or category} needs {readable(nbytes)}, but {readable(max(free, 0))} are free",
-                        cause="memory that the machine or its container can still give, less what is "
-                        "promised to buffers that are not filled yet",
-                        remedy="close other programs, choose a smaller context or a smaller model",
-                    )
-                self._credit = min(_MOST_CREDIT, free // 8)
+            free = self._free()
+            if nbytes > free:
+                raise OutOfMemory(
+                    f"{name or category} needs {readable(nbytes)}, but {readable(max(free, 0))} are free",
+                    cause="memory that the machine or its container can still give, less what is promised "
+                    "to buffers that are not filled yet",
+                    remedy="close other programs, choose a smaller context or a smaller model",
+                )
             self._add(category, nbytes)
             self._entered += nbytes
-            self._credit = max(0, self._credit - nbytes)
 
     def leave(self, category: str, nbytes: int) -> None:
         """Takes out bytes that were freed.
