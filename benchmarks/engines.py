@@ -106,7 +106,9 @@ def whole_run(command: Sequence[str]) -> tuple[float, int]:
     """
     with tempfile.NamedTemporaryFile() as report:
         starter = [sys.executable, "-I", "-S", "-c", _STARTER, report.name, *command]
-        words = subprocess.run(starter, stderr=subprocess.PIPE, check=False).stderr
+        # An installed program has its bytecode; from its source, the run that is not counted writes it.
+        environment = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+        words = subprocess.run(starter, stderr=subprocess.PIPE, env=environment, check=False).stderr
         fields = report.read().split()
     if len(fields) != 3 or int(fields[2]):
         raise EngineError(f"{command[0]} failed: {words.decode(errors='replace')[-500:]}")

@@ -24,6 +24,7 @@ from boli.errors import StorageError
 UNKNOWN_MEMORY = sys.maxsize
 
 _ROOT = Path("/")
+_NO_LIMIT = 1 << 62  # version 1 of control groups says so with a number beyond this
 
 
 def cpu_name() -> str:
@@ -151,13 +152,18 @@ def _physical_memory() -> int:
         return UNKNOWN_MEMORY
 
 
-def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+@functools.cache
+def _cgroup_folders(root: Path, controller: str) -> tuple[Path, ...]:
     """The folders whose limits hold for this process: its own cgroup's and all above it.
+
+    They are looked for once, as memory is asked about often; their limits are read each time. A process that
+    is moved to another cgroup while it runs, which hardly anybody does, keeps to the first.
 
     With version 1 each controller has a tree of its own; with version 2 there is one tree, named
     by an empty controller. Inside a container the path may name a folder that only the host can
     see; the folders that do not exist are passed over, and the top of the tree is always one.
     """
+    found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -172,7 +178,8 @@ def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
             for part in (relative, *relative.parents):
                 folder = top / part
                 if folder.is_dir():
-                    yield folder
+                    found.append(folder)
+    return tuple(dict.fromkeys(found))
 
 
 def _cpu_quota(root: Path) -> float | None:
@@ -200,8 +207,10 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
     for controller, (limit_name, use_name) in names.items():
         for folder in _cgroup_folders(root, controller):
             limit = _number(_read(folder / limit_name))
+            if limit is None or limit > _NO_LIMIT:
+                continue
             use = _number(_read(folder / use_name))
-            if limit is None or use is None:
+            if use is None:
                 continue
             statistics = dict(line.partition(" ")[::2] for line in _read(folder / "memory.stat").splitlines())
             prefix = "total_" if controller else ""  # version 1 counts children apart

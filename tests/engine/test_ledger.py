@@ -105,10 +105,20 @@ def test_a_large_array_costs_nothing_until_it_is_written() -> None:
     assert GB // 10 - 20_000_000 < resident_bytes() - before < GB // 4
 
 
-def test_a_refusal_by_the_system_is_an_error_of_ours_and_leaves_the_books_straight() -> None:
+def test_of_large_zeros_only_the_pages_that_are_touched_are_in_memory() -> None:
+    ledger = Ledger(plenty)
+    array = ledger.allocate("kv_cache", 256 << 20, np.uint8, zero=True)
+    if ledger.resident()["kv_cache"] == array.nbytes:
+        pytest.skip("this system does not tell")
+    array[:: 4 << 20] = 1  # 64 pages; large ones would be half of all
+    assert 0 < ledger.resident()["kv_cache"] < 8 << 20
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_refusal_by_the_system_is_an_error_of_ours_and_leaves_the_books_straight(zero: bool) -> None:
     ledger = Ledger(lambda: 2**62)
     with pytest.raises(OutOfMemory, match="the system refused"):
-        ledger.allocate("kv_cache", 2**60, np.uint8, "the KV cache")
+        ledger.allocate("kv_cache", 2**60, np.uint8, "the KV cache", zero=zero)
     assert ledger.totals() == {}
 
 

@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from boli.cli.table import Column, print_table
 from boli.cli.terminal import is_terminal, note, quoted, visible
 from boli.errors import StorageError
 
@@ -96,6 +95,8 @@ def _text(tokenizer: Tokenizer, token_id: int) -> str:
 
 def print_logprobs(tokenizer: Tokenizer, tokens: list[Sampled]) -> None:
     """Writes a table of the tokens, how likely each was, and what else was likely."""
+    from boli.cli.table import Column, print_table  # noqa: PLC0415  # brings rich, for those who ask
+
     columns = [
         Column("#", numeric=True),
         Column("id", numeric=True),

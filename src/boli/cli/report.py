@@ -13,7 +13,6 @@ from difflib import get_close_matches
 
 import typer
 
-from boli.cli.table import fold
 from boli.cli.terminal import print_json, styled, visible, width
 from boli.errors import BoliError, OutOfMemory, UsageError
 
@@ -60,6 +59,8 @@ def show(error: BoliError) -> None:
     for label, text in lines:
         shown = visible(text, lines=True)
         if columns is not None and columns > 2 * len(_INDENT):
+            from boli.cli.table import fold  # noqa: PLC0415  # most commands end well, and need no rich
+
             shown = "\n".join(
                 part for line in shown.split("\n") for part in fold(line, columns - len(_INDENT))
             )
