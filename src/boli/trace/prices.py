@@ -84,9 +84,7 @@ def price(config: Config, detail: Detail, prompt_length: int, generated: int) ->
     return Price(detail=detail, bytes=4 * numbers + lens)
 
 
-def price_list(
-    config: Config, run: RunRecord, head: Callable[[Float32], Float32]
-) -> Mapping[Detail, Price]:
+def price_list(config: Config, run: RunRecord, head: Callable[[Float32], Float32]) -> Mapping[Detail, Price]:
     """What each detail of one run costs, with seconds.
 
     Args:
