@@ -100,16 +100,43 @@ def test_sums_of_bytes_are_exact(
     np.testing.assert_array_equal(totals, exact.astype(np.int32))
 
 
+def emit_look_ups(values: tuple[int, ...]) -> mc.Emit:
+    """`found = values[codes]` for one vector."""
+
+    def emit(b: Any, found: Any, codes: Any) -> None:
+        chosen = dots.emit_look_up(b, values, simd.emit_load(b, codes, I8X64, 1))
+        b.store(chosen, simd.pointer(b, found, I8X64), align=1)
+
+    return emit
+
+
+@pytest.mark.parametrize("form", [*INSTRUCTIONS, "portable"])
+def test_every_code_finds_its_value_in_every_lane(
+    form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    force(monkeypatch, form)
+    rng = np.random.default_rng(0)
+    values = rng.permutation(256)[:16].astype(np.uint8)
+    run = built(2, emit_look_ups(tuple(values.tolist())), form, tmp_path)
+    for first in range(16):
+        codes = ((np.arange(64) * 5 + first) % 16).astype(np.uint8)
+        found = np.zeros(64, np.uint8)
+        run(found, codes)
+        np.testing.assert_array_equal(found, values[codes])
+
+
 INTEGER_LAYOUTS = {name: layout for name, layout in LAYOUTS.items() if isinstance(layout, IntLayout)}
 
 
-@pytest.mark.parametrize("layout", ["Q4_0", "Q8_0", "Q6_K"])
+@pytest.mark.parametrize("layout", ["Q4_0", "Q8_0", "Q6_K", "IQ4_NL", "MXFP4"])
 @pytest.mark.parametrize("form", INSTRUCTIONS)
 def test_tiles_are_made_of_a_forms_instructions(
     form: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     force(monkeypatch, form)
     (triple, cpu), wanted, unwanted = INSTRUCTIONS[form]
+    if INTEGER_LAYOUTS[layout].codebook:
+        wanted = [*wanted, "\ttbl\tv" if "neon" in form else "\tvpshufb\t"]
     for rows in (1, 4):
         tile = tiles.int_tile(INTEGER_LAYOUTS[layout], rows)
         text = mc.assembly(mc.machine(triple, cpu), *mc.tile_body(tile))
@@ -118,15 +145,18 @@ def test_tiles_are_made_of_a_forms_instructions(
         assert not mc.calls(text)
 
 
+@pytest.mark.parametrize("name", ["Q5_1", "IQ4_NL", "MXFP4"])
 @pytest.mark.parametrize("form", INSTRUCTIONS)
 def test_a_tile_gives_the_same_bits_in_all_forms(
-    form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    form: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Three rows by 32 outputs, as this processor's portable code computes them."""
-    layout, rows, depth = INTEGER_LAYOUTS["Q5_1"], 3, 16
+    layout, rows, depth = INTEGER_LAYOUTS[name], 3, 16
     rng = np.random.default_rng(0)
     # Bytes below 64 are small positive numbers in all places that hold floats; quants may be any.
     block = rng.integers(0, 64, layout.block_bytes(depth * 32)).astype(np.uint8)
+    if layout.scale == "e8":
+        block += 80  # 2^-48 … 2^15
     for step in range(depth):
         at = step * layout.step_bytes
         block[at : at + layout.quant_bytes] = rng.integers(0, 256, layout.quant_bytes)

@@ -69,7 +69,15 @@ def test_a_packed_matrix_holds_the_same_numbers(name: str, rows: int, columns: i
     np.testing.assert_array_equal(unpacked(packed, layout, rows, columns), expected)
 
 
-@pytest.mark.parametrize("name", ["F32", "Q4_1", "Q6_K"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_packed_matrix_has_the_files_number_of_bits(name: str) -> None:
+    """To the byte; K-quants and IQ4_XS have a byte where the file has a scale of 4 or 6 bits."""
+    in_file, packed = 64 * FORMATS[name].nbytes(768), packed_bytes(LAYOUTS[name], 64, 768)
+    rounded = {"Q2_K": 25 / 21, "Q3_K": 114 / 110, "Q4_K": 148 / 144, "Q5_K": 180 / 176, "IQ4_XS": 138 / 136}
+    assert packed == pytest.approx(in_file * rounded.get(name, 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_1", "Q6_K", "MXFP4"])
 def test_parts_and_row_orders_are_packed_as_asked(name: str) -> None:
     matrix = random_matrix(name, 48, 256)
     order = np.random.default_rng(1).permutation(48).astype(np.int32)

@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from boli.cpu import compiler
-from boli.cpu.layouts import LAYOUTS, packed_bytes, padded
+from boli.cpu.layouts import LAYOUTS, IntLayout, packed_bytes, padded
 from boli.cpu.packers import pack_into
 from boli.cpu.packing import look_up_unit, project_unit
+from boli.formats.checkpoint import Matrix
 from boli.formats.numbers import dequantize
 from cpu.test_layouts import random_matrix
 
@@ -109,16 +110,48 @@ def test_a_row_does_not_depend_on_how_many_rows_there_are(
         np.testing.assert_array_equal(project(name, activations[:count].copy()), together[:count])
 
 
+# Codebook formats as bytes: what the codes choose, with the scales that the file has.
+AS_BYTES = {
+    "IQ4_NL": IntLayout(8, 32, False, "f16", 128),
+    "IQ4_XS": IntLayout(8, 32, False, "i8", 128),
+    "MXFP4": IntLayout(8, 32, False, "f32", 128),
+}
+
+
+@pytest.mark.parametrize("name", AS_BYTES)
+def test_codes_give_the_same_bits_as_the_bytes_that_they_choose(
+    name: str, activations: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = (1, 2, 3, 4, 6, 17)
+    codes = [project(name, activations[:count].copy()) for count in counts]
+    monkeypatch.setitem(LAYOUTS, name, AS_BYTES[name])
+    for count, found in zip(counts, codes, strict=True):
+        expected = project(name, activations[:count].copy())
+        np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_looking_up_a_row_gives_its_numbers(name: str) -> None:
-    matrix = random_matrix(name, 40, COLUMNS)
-    layout = LAYOUTS[name]
-    packed = np.empty(packed_bytes(layout, 40, COLUMNS), np.uint8)
+    look_up_rows(random_matrix(name, 40, COLUMNS), [0, 15, 16, 39])
+
+
+def test_every_power_of_two_is_exact() -> None:
+    """All 253 scales of MXFP4 that leave its numbers finite, subnormal ones too."""
+    matrix = random_matrix("MXFP4", 32, COLUMNS)
+    blocks = matrix.data.reshape(-1, matrix.format.block_bytes)
+    blocks[:, 0] = np.arange(len(blocks)) % 253
+    look_up_rows(matrix, list(range(32)))
+
+
+def look_up_rows(matrix: Matrix, rows: list[int]) -> None:
+    """Looks rows of a matrix up and compares them with what the file says."""
+    layout = LAYOUTS[matrix.format.name]
+    packed = np.empty(packed_bytes(layout, matrix.rows, COLUMNS), np.uint8)
     pack_into(packed, matrix)
     (function,) = compiler.load([look_up_unit(layout)])
     expected = dequantize(matrix.data, matrix.format, COLUMNS)
     panel = np.empty(COLUMNS // 32 * 2048, np.uint8)
-    for row in (0, 15, 16, 39):
+    for row in rows:
         found = np.empty(COLUMNS, np.float32)
         function(
             packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), row, COLUMNS,
@@ -131,16 +164,17 @@ def test_the_portable_form_gives_the_same_bits(activations: NDArray[np.float32])
     """Integers are exact, so another instruction set changes nothing; in a process of its own."""
     code = (
         "import sys, numpy as np; from cpu.test_matmul import project; "
-        "a = np.load(sys.argv[1]); np.save(sys.argv[2], np.stack([project(n, a) for n in ('Q4_1', 'Q6_K')]))"
+        "a = np.load(sys.argv[1]); np.save(sys.argv[2], np.stack([project(n, a) for n in sys.argv[3:]]))"
     )
     import tempfile
     from pathlib import Path
 
+    names = ("Q4_1", "Q6_K", "IQ4_XS", "MXFP4")
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "in.npy"), Path(folder, "out.npy")
         np.save(given, activations)
         environment = {**os.environ, "BOLI_SIMD": "portable", "PYTHONPATH": str(Path(__file__).parents[1])}
-        subprocess.run([sys.executable, "-c", code, given, result], env=environment, check=True)
+        subprocess.run([sys.executable, "-c", code, given, result, *names], env=environment, check=True)
         portable = np.load(result)
-    np.testing.assert_array_equal(portable[0], project("Q4_1", activations))
-    np.testing.assert_array_equal(portable[1], project("Q6_K", activations))
+    for name, found in zip(names, portable, strict=True):
+        np.testing.assert_array_equal(found, project(name, activations))

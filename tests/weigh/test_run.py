@@ -40,7 +40,7 @@ def known(account: RunAccount) -> dict[str, float]:
         ("llama", "F32", 1, "f32"), ("llama-bias-wide", "Q4_1", 2, "bf16"),
         ("llama31-wide", "Q5_0", 3, "bf16"), ("qwen2-wide", "BF16", 2, "bf16"), ("qwen3", "F16", 2, "bf16"),
         ("gemma3-wide", "Q8_0", 1, "int8"), ("gpt2-wide", "Q4_0", 2, "bf16"),
-        ("mistral-wide", "Q5_1", 2, "bf16"),
+        ("mistral-wide", "Q5_1", 2, "bf16"), ("llama-wide", "MXFP4", 2, "bf16"),
     ],
 )  # fmt: skip
 def test_the_ledger_of_a_tiny_model(

@@ -29,6 +29,7 @@ import llvmlite.binding as llvm
 
 from boli.cpu import target
 from boli.errors import BoliError
+from boli.formats.table import CODEBOOKS
 from boli.machine import cache_dir
 
 # Everything whose text decides what the machine code does.
@@ -87,7 +88,8 @@ def _key() -> str:
     digest.update(_numba_version())
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
     forms = target.dot_form(), target.bf16_form()
-    digest.update(repr((llvmlite.__version__, target.cpu(), target.flags(), forms, settings)).encode())
+    others = llvmlite.__version__, target.cpu(), target.flags(), forms, settings, sorted(CODEBOOKS.items())
+    digest.update(repr(others).encode())
     return digest.hexdigest()[:24]
 
 

@@ -1,7 +1,8 @@
-"""Dot products of short vectors, lane by lane: the one place where instruction sets differ.
+"""Dot products of short vectors, and look-ups: the one place where instruction sets differ.
 
     emit_dot        16 sums of four products of an unsigned and a signed byte   matrix products
-    emit_dot_bf16   16 sums of two products of bfloat16 numbers                  attention
+    emit_dot_bf16   16 sums of two products of bfloat16 numbers                 attention
+    emit_look_up    64 bytes out of a table of 16                               weights with a codebook
 
 `target.py` chooses the forms. Sums of bytes are exact integers, the same in all forms. Sums of
 bfloat16 numbers are not: each form is a fixed arithmetic of its own, which `emit_dot_bf16` states.
@@ -9,7 +10,7 @@ bfloat16 numbers are not: each form is a fixed arithmetic of its own, which `emi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -93,6 +94,35 @@ def emit_dot_bf16(builder: Builder, total: Value, left: Value, right: Value) -> 
     return _by_parts(builder, lanes, emit_part, total, left, right)
 
 
+def emit_look_up(builder: Builder, values: Sequence[int], codes: Value) -> Value:
+    """For each of 64 codes the value that it chooses.
+
+    Args:
+        builder: Where the instructions go.
+        values: 16 unsigned bytes.
+        codes: `<64 x i8>`, each 0 … 15.
+    """
+    form = dot_form()
+    if form == "portable":
+        return _look_up_portable(builder, values, codes)
+    name, lanes = {
+        "avx512vnni": ("llvm.x86.avx512.pshuf.b.512", 16),
+        "avxvnni": ("llvm.x86.avx2.pshuf.b", 8),
+        "avx2": ("llvm.x86.avx2.pshuf.b", 8),
+        "neon_i8mm": ("llvm.aarch64.neon.tbl1.v16i8", 4),
+        "neon_dotprod": ("llvm.aarch64.neon.tbl1.v16i8", 4),
+    }[form]
+    kind = ir.VectorType(I8, 4 * lanes)
+    table = ir.Constant(kind, [*values] * (lanes // 4))  # x86 looks up within each 16 bytes
+
+    def emit_part(codes: Value) -> Value:
+        found = builder.call(declare(builder, name, kind, kind, kind), [table, builder.bitcast(codes, kind)])
+        return builder.bitcast(found, codes.type)
+
+    found = _by_parts(builder, lanes, emit_part, builder.bitcast(codes, I32X16))
+    return builder.bitcast(found, codes.type)
+
+
 # --- bytes, one function a form -------------------------------------------------------------------
 
 
@@ -156,6 +186,16 @@ def _neon_dot(b: Builder, name: str, total: Value, weights: Value, activations: 
     operand = ir.VectorType(I8, 16)
     function = declare(b, f"llvm.aarch64.neon.{name}.v4i32.v16i8", total.type, total.type, operand, operand)
     return b.call(function, [total, b.bitcast(weights, operand), b.bitcast(activations, operand)])
+
+
+def _look_up_portable(b: Builder, values: Sequence[int], codes: Value) -> Value:
+    """A tournament: each bit of the codes halves the candidates."""
+    candidates: list[Value] = [_constant(codes, value) for value in values]
+    for bit in (1, 2, 4, 8):
+        odd = b.icmp_unsigned("!=", b.and_(codes, _constant(codes, bit)), _constant(codes, 0))
+        pairs = zip(candidates[::2], candidates[1::2], strict=True)
+        candidates = [b.select(odd, high, low) for low, high in pairs]
+    return candidates[0]
 
 
 # --- vectors --------------------------------------------------------------------------------------

@@ -16,12 +16,16 @@ lowest bits the first; the fifth and sixth bit, and the third, lie in planes beh
 
 which is exact: a packed matrix holds the same numbers as the file, at the same number of bits.
 Scales of K-quants stay what they are in the file: products of a half for 256 inputs and an integer.
+Where the file has codes, 4 bits that choose one of 16 integers, so has the packed matrix; the quants
+are what the kernel finds in the codebook, with `zero` added.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from boli.formats.table import CODEBOOKS
 
 LANES = 16
 VECTORS = 2
@@ -85,24 +89,38 @@ class IntLayout:
     """Weights kept as `bits`-bit integers with one scale for each `group` inputs of a row.
 
     Attributes:
-        bits: Bits of a quant.
+        bits: Bits of a quant as it lies in memory.
         group: Inputs that share a scale.
         minimum: Whether a group has a minimum; then `zero` is 0.
-        scale: Scales as half or single floats, or as products of a half and a signed or unsigned byte.
+        scale: Scales as half or single floats, as products of a half and a signed or unsigned byte, or
+            as a byte e that means 2^(e - 128).
         zero: What is taken off each quant, a power of two or 0.
+        codebook: Which 16 integers the bits choose from; if empty, they are the quant itself.
     """
 
     bits: Literal[2, 3, 4, 5, 6, 8]
     group: Literal[16, 32]
     minimum: bool
-    scale: Literal["f16", "f32", "i8", "u8"]
+    scale: Literal["f16", "f32", "i8", "u8", "e8"]
     zero: int = 0
+    codebook: Literal["", "iq4", "e2m1"] = ""
     encoding: Encoding = "int8"
 
     @property
     def name(self) -> str:
         """Names the compiled kernel."""
-        return f"q{self.bits}g{self.group}{'m' if self.minimum else ''}{self.scale}z{self.zero}"
+        minimum = "m" if self.minimum else ""
+        return f"q{self.bits}g{self.group}{minimum}{self.scale}z{self.zero}{self.codebook}"
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The quant that each code means, if there is a codebook."""
+        return tuple(value + self.zero for value in CODEBOOKS[self.codebook]) if self.codebook else ()
+
+    @property
+    def quant_bits(self) -> int:
+        """Bits of a quant when it is multiplied."""
+        return max(self.values).bit_length() if self.codebook else self.bits
 
     @property
     def base(self) -> int:
@@ -132,7 +150,7 @@ class IntLayout:
     @property
     def scale_bytes(self) -> int:
         """Bytes of one scale."""
-        return {"f16": 2, "f32": 4, "i8": 1, "u8": 1}[self.scale]
+        return {"f16": 2, "f32": 4, "i8": 1, "u8": 1, "e8": 1}[self.scale]
 
     @property
     def has_factor(self) -> bool:
@@ -172,7 +190,7 @@ class IntLayout:
 
 Layout = FloatLayout | PairLayout | IntLayout
 
-# What each number format becomes. Codebook formats (IQ4, MXFP4) become bytes.
+# What each number format becomes.
 LAYOUTS: dict[str, Layout] = {
     "F32": FloatLayout("f32"),
     "F16": FloatLayout("f16"),
@@ -187,9 +205,9 @@ LAYOUTS: dict[str, Layout] = {
     "Q4_K": IntLayout(4, 32, True, "u8"),
     "Q5_K": IntLayout(5, 32, True, "u8"),
     "Q6_K": IntLayout(6, 16, False, "i8", 32),
-    "IQ4_NL": IntLayout(8, 32, False, "f16", 128),
-    "IQ4_XS": IntLayout(8, 32, False, "i8", 128),
-    "MXFP4": IntLayout(8, 32, False, "f32", 128),
+    "IQ4_NL": IntLayout(4, 32, False, "f16", 128, "iq4"),
+    "IQ4_XS": IntLayout(4, 32, False, "i8", 128, "iq4"),
+    "MXFP4": IntLayout(4, 32, False, "e8", 16, "e2m1"),
 }
 
 

@@ -20,6 +20,7 @@ from boli.cpu.layouts import (
     padded,
 )
 from boli.formats.numbers import Groups, factors, groups
+from boli.formats.table import CODEBOOKS
 
 if TYPE_CHECKING:
     from boli.formats.checkpoint import Matrix
@@ -28,7 +29,7 @@ Bytes = npt.NDArray[np.uint8]
 Float16 = npt.NDArray[np.float16]
 Float32 = npt.NDArray[np.float32]
 
-_NUMBER = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8}
+_NUMBER = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "e8": np.uint8}
 
 
 def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: int | None = None) -> None:
@@ -82,7 +83,9 @@ def _pack_groups(part: Bytes, source: Groups, halves: Float16 | None, layout: In
     count, depth = len(part), layout.depth(source.quants.shape[1])
     # Rows and columns that pad the matrix get scale 0 and minimum 0, so their quants do not matter.
     unsigned = source.quants.view(np.uint8)
-    if layout.zero:
+    if layout.codebook:
+        unsigned = _codes(layout.codebook)[unsigned]
+    elif layout.zero:
         unsigned = unsigned + np.uint8(layout.zero)  # modulo 256, as in C
     quads = _whole(unsigned, count, depth * GROUP).view(np.uint32)
     quads = quads.reshape(count, ROWS_PER_BLOCK, depth, QUADS)
@@ -119,9 +122,19 @@ def _pack_groups(part: Bytes, source: Groups, halves: Float16 | None, layout: In
         full = np.stack([_whole(half, count, runs.shape[1]) for half in halves], axis=1)
         in_front = np.ascontiguousarray(full.transpose(0, 3, 1, 2)).view(np.uint8)
         runs[..., : layout.factor_bytes] = in_front.reshape(count, runs.shape[1], -1)
+    if layout.scale == "e8":
+        numbers = [np.frexp(values)[1] + 127 for values in numbers]  # 2^n is 0.5 * 2^(n + 1)
     for values in numbers:
         full = _whole(values.astype(_NUMBER[layout.scale]), count, depth * layout.parts)
         end = put(end, full.reshape(count, ROWS_PER_BLOCK, depth, layout.parts))
+
+
+def _codes(codebook: str) -> Bytes:
+    """For each signed byte, seen as unsigned, the first code that means it."""
+    codes = np.zeros(256, np.uint8)
+    for code, value in reversed([*enumerate(CODEBOOKS[codebook])]):
+        codes[value] = code  # a negative index counts from the end, as two's complement does
+    return codes
 
 
 def _integers(products: Float32, half: Float16) -> Float32:
@@ -174,6 +187,10 @@ def _unpacked_groups(blocks: Bytes, layout: IntLayout, depth: int) -> Float32:
     shape = count, depth, layout.columns, layout.parts, ROWS_PER_BLOCK
     numbers = np.ascontiguousarray(steps[..., end:]).view(_NUMBER[layout.scale]).reshape(shape)
     products = numbers.astype(np.float32) * factor[:, :, :, None]
+    if layout.scale == "e8":
+        products = np.ldexp(np.float32(1), numbers.astype(np.int32) - 128)
+    if layout.codebook:
+        quants = np.array(layout.values, np.uint8)[quants]
     grouped = quants.astype(np.float32).reshape(count, depth, layout.parts, -1, ROWS_PER_BLOCK, 4)
     values = (grouped - np.float32(layout.zero)) * products[:, :, 0, :, None, :, None]
     if layout.minimum:

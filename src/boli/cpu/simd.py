@@ -6,7 +6,7 @@ addressed by integers (`int64` byte addresses), as in C, because the kernels rea
 that have no NumPy type.
 
 LLVM splits a 16-lane vector for machines with narrower registers, so everything here is portable;
-only dot products have a form of their own per instruction set, in `dots.py`.
+only dot products and look-ups have a form of their own per instruction set, in `dots.py`.
 """
 
 from __future__ import annotations

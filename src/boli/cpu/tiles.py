@@ -221,7 +221,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 for quad, n, unsigned in step.quads(part):
                     for m in range(rows):
                         a = _broadcast_i32(b, entry(quad, m))
-                        dots[m, n] = emit_dot(b, dots[m, n], unsigned, a, bits=layout.bits)
+                        dots[m, n] = emit_dot(b, dots[m, n], unsigned, a, bits=layout.quant_bits)
                 scales, minimums = step.numbers(part)
                 for m in range(rows):
                     scale_a = _broadcast_f32(b, entry(SCALE, m))

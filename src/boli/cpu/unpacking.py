@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llvmlite import ir
 
 from boli.cpu import simd
+from boli.cpu.dots import emit_look_up
 from boli.cpu.layouts import LANES, LINE, QUADS, ROWS_PER_BLOCK, SUPER, VECTORS, IntLayout
 from boli.cpu.simd import F32X16, I8X16, I8X64, I16X32, I32X16, I64, Builder, Value
 
@@ -64,6 +65,8 @@ class Step:
                         value = b.bitcast(b.lshr(b.bitcast(raw, I16X32), shift), I8X64)
                     if per_byte > 1:
                         value = b.and_(value, mask)
+                    if layout.codebook:
+                        value = emit_look_up(b, layout.values, value)
                     yield quad, n, self._with_planes(value, quad, n)
 
     def _with_planes(self, value: Value, quad: int, n: int) -> Value:
@@ -96,9 +99,23 @@ class Step:
         if scale == "f32":
             return simd.emit_load(b, address, F32X16, 4)
         whole = simd.emit_load(b, address, I8X16, 1)
+        if scale == "e8":
+            return _power(b, whole)
         wide = b.sext(whole, I32X16) if scale == "i8" else b.zext(whole, I32X16)
         product = b.fmul(b.sitofp(wide, F32X16), self._factors[column][n])
         return b.fneg(product) if column else product
 
     def _from(self, base: Value, place: int) -> Value:
         return self._b.add(base, ir.Constant(I64, place))
+
+
+def _power(b: Builder, exponents: Value) -> Value:
+    """2^(e - 128) of 16 unsigned bytes, exactly: half of 2^(e - 127), whose exponent's bits e are."""
+
+    def constant(value: int) -> ir.Constant:
+        return ir.Constant(I32X16, [value] * LANES)
+
+    bits = b.shl(b.zext(exponents, I32X16), constant(23))
+    subnormal = constant(1 << 22)  # 2^-127, which e = 0 means
+    bits = b.select(b.icmp_unsigned(">", bits, subnormal), bits, subnormal)
+    return b.fmul(b.bitcast(bits, F32X16), ir.Constant(F32X16, [0.5] * LANES))

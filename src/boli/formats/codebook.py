@@ -17,13 +17,10 @@ from typing import Final
 import numpy as np
 
 from boli.formats.legacy import Bytes, Float32, Int8, halves, split_nibbles
+from boli.formats.table import CODEBOOKS
 
-# Spaced more densely around zero, where most weights are.
-IQ4_TABLE: Final = np.array(
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8
-)
-# The numbers of E2M1 (OCP Microscaling Formats 1.0), doubled so that they are integers.
-MXFP4_TABLE: Final = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+_IQ4: Final = np.array(CODEBOOKS["iq4"], np.int8)
+_E2M1: Final = np.array(CODEBOOKS["e2m1"], np.int8)
 
 
 def _half_powers() -> Float32:
@@ -37,7 +34,7 @@ _HALF_POWERS: Final = _half_powers()
 def iq4_nl(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> None:
     """IQ4_NL: -127..113, groups of 32."""
     scales[:] = halves(blocks[:, :2])
-    _look_up(IQ4_TABLE, blocks[:, 2:], quants)
+    _look_up(_IQ4, blocks[:, 2:], quants)
 
 
 def iq4_xs(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> None:
@@ -49,13 +46,13 @@ def iq4_xs(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> N
     integers |= (upper.astype(np.uint8) & 3) << 4
     single = halves(blocks[:, :2]).astype(np.float32)
     np.multiply(single, integers.view(np.int8) - np.int8(32), out=scales)
-    _look_up(IQ4_TABLE, blocks[:, 8:].reshape(-1, 16), quants.reshape(-1, 32))
+    _look_up(_IQ4, blocks[:, 8:].reshape(-1, 16), quants.reshape(-1, 32))
 
 
 def mxfp4(blocks: Bytes, quants: Int8, scales: Float32, minimums: Float32) -> None:
     """MXFP4: -12..12, groups of 32 with a power of two as scale."""
     scales[:] = _HALF_POWERS[blocks[:, :1]]
-    _look_up(MXFP4_TABLE, blocks[:, 1:], quants)
+    _look_up(_E2M1, blocks[:, 1:], quants)
 
 
 def _look_up(table: Int8, data: Bytes, quants: Int8) -> None:

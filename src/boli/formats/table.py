@@ -1,7 +1,8 @@
-"""The table of number formats: names, sizes of blocks, numbers in files. Pure Python, without NumPy."""
+"""The tables of number formats: names, sizes of blocks, numbers in files; codebooks. Without NumPy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -46,6 +47,16 @@ class NumberFormat:
             )
         return columns // self.block_size * self.block_bytes
 
+
+# The 16 integers that 4 bits choose from.
+CODEBOOKS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
+    {
+        # Spaced more densely around zero, where most weights are.
+        "iq4": (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113),
+        # The numbers of E2M1 (OCP Microscaling Formats 1.0), doubled so that they are integers.
+        "e2m1": (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12),
+    }
+)
 
 _LIST: Final = (
     # name, numbers and bytes of a block, number in GGUF, name in safetensors, runnable, group, minimum
