@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from boli.engine.resident import populate, resident_of
+from boli.engine.resident import resident_of
 from boli.errors import OutOfMemory
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -183,23 +183,6 @@ class Ledger:
             if touched is not None:
                 totals[buffer.category] = totals.get(buffer.category, 0) - buffer.nbytes + touched
         return totals
-
-    def populate(self, category: str, ended: Callable[[], bool]) -> None:
-        """Has the system hand out the memory of a category's buffers before they are used.
-
-        It comes when it is first touched, a few milliseconds for each huge page on some machines, and a
-        step in which all layers of a cache reach new ones was seen to take a quarter of a second.
-
-        Args:
-            category: Which buffers.
-            ended: Asked again and again; True stops.
-        """
-        with self._lock:
-            buffers = [each for each in self._buffers if each.category == category]
-        for buffer in buffers:
-            array = buffer.array()  # held meanwhile
-            if array is not None:
-                populate(buffer.address, buffer.nbytes, ended)
 
     def _add(self, category: str, nbytes: int) -> None:
         left = self._totals.get(category, 0) + nbytes

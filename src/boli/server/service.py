@@ -11,12 +11,10 @@ import asyncio
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boli.engine.engine import Engine
@@ -83,11 +81,9 @@ class Service:
         self.embeddings.on_end.append(self._count)
 
     def start(self) -> None:
-        """Starts the engine's thread, and lets the cache's memory come while nobody waits for it."""
+        """Starts the engine's thread."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        memory = partial(self.llm.ledger.populate, "kv_cache", lambda: self._closing)
-        threading.Thread(target=memory, name="boli-memory", daemon=True).start()
         self._watch = self._loop.create_task(self._watch_over())
 
     # --- requests ---------------------------------------------------------------------------------
