@@ -17,7 +17,7 @@ from cpu.driving import make_runner, step
 from tiny_models import TINY, Zoo, prompt
 
 Row = NDArray[np.float32]
-ROWS = {
+ROWS: dict[str, Callable[[np.random.Generator, int], NDArray[Any]]] = {
     "normal": lambda rng, size: rng.normal(0, 3, size),
     "ties": lambda rng, size: rng.integers(-2, 3, size),
     "all alike": lambda rng, size: np.full(size, -1.5),
