@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from boli.cpu.oracle import likeliest
 from boli.cpu.runner import CpuRunner
 from boli.engine.batch import Batch
 from boli.engine.ledger import Ledger
@@ -50,7 +51,10 @@ def page_tables(sequences: int) -> NDArray[np.int32]:
 
 
 def step(runner: CpuRunner, parts: Sequence[tuple[int, int, Sequence[int]]], sequences: int = 8) -> Logits:
-    """One step over `(sequence, first position, token ids)`; the logits of all its rows, copied."""
+    """One step over `(sequence, first position, token ids)`; the logits of all its rows, copied.
+
+    Whatever the step is, the likeliest tokens that the runner found are NumPy's.
+    """
     rows = sum(len(ids) for _, _, ids in parts)
     batch = Batch(
         token_ids=np.concatenate([np.asarray(ids, np.int32) for _, _, ids in parts]),
@@ -59,7 +63,9 @@ def step(runner: CpuRunner, parts: Sequence[tuple[int, int, Sequence[int]]], seq
         page_tables=page_tables(sequences),
         logits_rows=np.arange(rows, dtype=np.int32),
     )
-    return runner.forward(batch).copy()
+    logits = runner.forward(batch).copy()
+    np.testing.assert_array_equal(runner.likeliest, likeliest(logits))
+    return logits
 
 
 def logits_of(runner: CpuRunner, ids: Sequence[int], *, chunk: int = 10**9, sequence: int = 0) -> Logits:

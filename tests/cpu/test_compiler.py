@@ -29,11 +29,11 @@ PROGRAM = """
 """
 
 
-def run(cache: Path, **settings: str) -> list[str]:
-    """What the program prints, with this cache folder and these settings in its environment."""
+def run(cache: Path, program: str = PROGRAM, **settings: str) -> list[str]:
+    """What a program prints, with this cache folder and these settings in its environment."""
     environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache), **settings}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        [sys.executable, "-c", textwrap.dedent(program)],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.split()
@@ -60,6 +60,13 @@ def objects(cache: Path) -> list[Path]:
 def test_a_second_process_neither_compiles_nor_imports_numba(cache: Path) -> None:
     assert run(cache) == ["0", "304", "False"]
     assert len(objects(cache)) == 1
+
+
+def test_code_is_not_kept_where_the_source_changed_since_the_process_began(tmp_path: Path) -> None:
+    upgraded = PROGRAM.replace("compiled = []", "compiled = []; compiler._TEXT = b'as it was imported'")
+    assert upgraded != PROGRAM
+    assert run(tmp_path, upgraded) == ["1", "304", "True"]
+    assert objects(tmp_path) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no header"])

@@ -277,6 +277,27 @@ def test_logits_that_are_no_numbers_are_an_error(bad: float, place: int, setting
         Sampler(SamplingParams(**settings), PROMPT).sample(logits, 0)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"logprobs": 3},
+        {"temperature": 0.9, "top_k": 5},
+        {"repetition_penalty": 1.5},
+        {"temperature": 1.0},
+    ],
+)
+def test_a_runner_that_knows_the_largest_logit_changes_nothing(settings: dict[str, Any]) -> None:
+    for seed in range(20):
+        logits = some_logits(seed=seed)
+        told, alone = (Sampler(SamplingParams(**settings, seed=1), PROMPT) for _ in range(2))
+        assert told.sample(logits, seed, int(logits.argmax())) == alone.sample(logits, seed)
+
+
+def test_a_runner_that_knows_the_largest_logit_saves_looking_for_it() -> None:
+    assert Sampler(SamplingParams()).sample(some_logits(), 0, 7).id == 7
+
+
 def test_a_seed_is_drawn_if_none_is_given_and_repeats_the_run() -> None:
     logits = some_logits()
     first = Sampler(SamplingParams(temperature=1.0))

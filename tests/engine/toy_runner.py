@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from boli.blueprint.config import Config
 from boli.blueprint.weights import Blueprint
+from boli.cpu.oracle import likeliest
 from boli.engine.batch import Batch, Float32
 from boli.engine.sampling import Sampler, SamplingParams
 
@@ -56,6 +57,7 @@ class ToyRunner:
         self.hook = hook
         self.closed = False
         self.rows: list[int] = []  # of each step
+        self.likeliest = np.empty(0, np.int64)
         garbage = np.random.default_rng(5).integers(0, PRIME, num_pages * page_size)
         self._cache: Int64 = garbage.reshape(num_pages, page_size).astype(np.int64)
 
@@ -63,6 +65,7 @@ class ToyRunner:
         logits = self._run(batch, self.blueprint.config.vocab_size)
         if self.hook is not None:
             self.hook(batch, logits)
+        self.likeliest = likeliest(logits)
         return logits
 
     def hidden(self, batch: Batch) -> Float32:

@@ -74,8 +74,9 @@ class Driver:
             positions = np.full(self._sequences, depth + step, np.int32)
             logits = self._runner.forward(Batch(tokens, positions, everyone, self._tables, everyone))
             middle = time.perf_counter()
+            likeliest = self._runner.likeliest.tolist()
             for sequence, sampler in enumerate(samplers):
-                tokens[sequence] = sampler.sample(logits[sequence], step).id
+                tokens[sequence] = sampler.sample(logits[sequence], step, likeliest[sequence]).id
             forward += middle - start
             sampling += time.perf_counter() - middle
         return Decoded(forward, sampling, logits[0].copy())

@@ -35,8 +35,8 @@ from boli.machine import cache_dir
 # Everything whose text decides what the machine code does.
 _SOURCES = (
     "simd.py", "dots.py", "lanes.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py", "tiles.py",
-    "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py", "step.py",
-    "plan.py", "probe.py", "target.py",
+    "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py",
+    "largest.py", "step.py", "plan.py", "probe.py", "target.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35
@@ -79,12 +79,21 @@ def _prototype(arguments: int) -> Any:
     return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *([ctypes.c_int64] * arguments))
 
 
-@functools.cache
-def _key() -> str:
-    """Names everything that machine code depends on, besides the unit."""
+def _text() -> bytes:
+    """A hash of the kernels' source as it lies on the disk now."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.digest()
+
+
+_TEXT = _text()  # of what this process imports
+
+
+@functools.cache
+def _key() -> str:
+    """Names everything that machine code depends on, besides the unit."""
+    digest = hashlib.sha256(_TEXT)
     digest.update(_numba_version())
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
     forms = target.dot_form(), target.bf16_form()
@@ -204,8 +213,14 @@ def _read(unit: Unit) -> tuple[str, bytes] | None:
 
 
 def _write(unit: Unit, symbol: str, code: bytes) -> None:
-    """Keeps code for this process and, if the disk lets us, for the next one."""
+    """Keeps code for this process and, if the disk lets us, for the next one.
+
+    Not where boli's own files have changed since this process began, as they do in an upgrade: code from
+    one half and the other would be found under the name of either, and believed for ever.
+    """
     _objects[unit.name] = symbol, code
+    if _text() != _TEXT:
+        return
     path = _path(unit)
     header = {
         "symbol": symbol,

@@ -49,10 +49,17 @@ class Header:
             value = value.ctypes.data
         self.words[field // p.WORD] = value or 0
 
-    def set_logits(self, logits: npt.NDArray[np.float32]) -> None:
-        """Where logits go: float32 `[outputs, vocab_size padded to 32]`."""
+    def set_logits(
+        self, logits: npt.NDArray[np.float32], largest: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """Where logits go, float32 `[outputs, vocab_size padded to 32]`, and what is found in them.
+
+        `largest` is int64 `[threads · outputs]`, or None if nobody wants it. Its first `outputs` entries
+        will be `Runner.likeliest`.
+        """
         self.set(p.LOGITS, logits)
         self.set(p.LOGITS_STRIDE, logits.shape[1] * logits.itemsize)
+        self.set(p.LARGEST, largest)
 
     def describe(self, batch: Batch) -> list[Int32]:
         """Enters a batch.

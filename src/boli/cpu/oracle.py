@@ -49,6 +49,11 @@ def forward(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Float32:
     return logits
 
 
+def likeliest(logits: Float32) -> NDArray[np.int64]:
+    """What `boli.engine.batch.Runner.likeliest` is, of float32 `[outputs, vocab_size]`."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+
+
 def rope_angles(rope: Rope, length: int) -> tuple[Float32, Float32]:
     """Cosines and sines of each position's and pair's angle, `[length, dim / 2]` each."""
     angles = np.arange(length)[:, None] * np.asarray(rope.inverse_frequencies)[None, :]

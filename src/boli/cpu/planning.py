@@ -139,6 +139,7 @@ class Plan:
         values = {
             p.THREADS: self.threads,
             p.LAYERS: config.num_hidden_layers,
+            p.VOCABULARY: config.vocab_size,
             p.LAYER_STRIDE: p.LAYER_WORDS * p.WORD,
             p.HIDDEN: config.hidden_size,
             p.HEADS: config.num_attention_heads,

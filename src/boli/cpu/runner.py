@@ -41,6 +41,9 @@ class CpuRunner:
         kv_type: What keys and values are kept as: `bf16`, `int8` or `f32`.
         progress: Told, in a line, what takes long.
 
+    Attributes:
+        likeliest: See `Runner`.
+
     Raises:
         OutOfMemory: a buffer does not fit.
         NumericError: a norm or a bias holds NaN.
@@ -85,7 +88,8 @@ class CpuRunner:
         control = ledger.allocate("workspace", control_words(threads), np.int64, zero=True)
         self._plan.header.set(p.CONTROL, control)
         self._team = Team(functions[0], control, self._plan.header.words, threads)
-        self._logits = np.empty((0, 0), np.float32)
+        self._logits, self._largest = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        self.likeliest = self._largest
         self._observer: Observer | None = None
         # Threads must end before the memory that they look at goes away, also at exit.
         self._finalizer = weakref.finalize(self, Team.close, self._team)
@@ -97,6 +101,7 @@ class CpuRunner:
         self._grow_logits(outputs)
         self._team.run()
         del arrays  # until here compiled code read them
+        self.likeliest = self._largest[:outputs]
         return self._logits[:outputs, : self.blueprint.config.vocab_size]
 
     def close(self) -> None:
@@ -190,12 +195,14 @@ class CpuRunner:
 
     def _grow_logits(self, outputs: int) -> None:
         if outputs > len(self._logits):
+            # First: wherever Ctrl-C comes, it may be too long, but never too short.
+            self._largest = np.empty(self.threads * outputs, np.int64)
             if len(self._logits):
                 self._ledger.leave("workspace", self._logits.nbytes)
             width = padded(self.blueprint.config.vocab_size, 32)
             self._logits = self._ledger.allocate("workspace", (outputs, width), np.float32, "logits")
         # In every step: Ctrl-C may have come between a new buffer and its place in the plan.
-        self._plan.header.set_logits(self._logits)
+        self._plan.header.set_logits(self._logits, self._largest)
 
 
 def _step_unit(name: str, entry: str) -> compiler.Unit:

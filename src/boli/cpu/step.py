@@ -14,6 +14,7 @@ from __future__ import annotations
 from boli.cpu import plan as p
 from boli.cpu.heads import attention, prepare_output, turn_and_cache
 from boli.cpu.kernels import copy
+from boli.cpu.largest import agree, project_logits
 from boli.cpu.probe import end_observation, probe_rows, stamp, watch
 from boli.cpu.simd import kernel, load_i32, load_i64
 from boli.cpu.sizes import F4
@@ -84,7 +85,7 @@ def decoder_layer(plan, layer, index, thread):
 
 @kernel
 def head(plan, thread):
-    """Final norm and logits of the rows that are asked for."""
+    """Final norm and logits of the rows that are asked for, and the largest of each."""
     outputs = load_i64(plan + p.OUTPUTS)
     x, x_stride = load_i64(plan + p.X), load_i64(plan + p.X_STRIDE)
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
@@ -97,11 +98,10 @@ def head(plan, thread):
         plan, layer, thread, p.AT_FINAL_NORM, gathered, load_i64(plan + p.FINAL_NORM),
         load_i64(plan + p.FINAL_NORM_BIAS), outputs, load_i64(plan + p.HEAD_WANTS),
     )  # fmt: skip
-    project(
-        plan, thread, load_i64(plan + p.HEAD), streams(plan, thread, outputs),
-        load_i64(plan + p.LOGITS), load_i64(plan + p.LOGITS_STRIDE), outputs, 0,
-    )  # fmt: skip
+    project_logits(plan, thread, outputs)
     barrier(control, thread, threads)
+    if thread == 0:
+        agree(plan, outputs)
 
 
 @kernel

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from boli.blueprint.weights import Blueprint
 
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
 
@@ -38,12 +39,18 @@ class Batch:
 
 
 class Runner(Protocol):
-    """Turns tokens into logits. Knows pages; knows nothing of text, requests or users."""
+    """Turns tokens into logits. Knows pages; knows nothing of text, requests or users.
+
+    Attributes:
+        likeliest: int64 `[outputs]`, of the last `forward`: the index of each row's largest logit, the lowest
+            of equals; -1 if a logit of the row is NaN or infinite. Valid as long as the logits.
+    """
 
     blueprint: Blueprint
     page_size: int
     num_pages: int
     max_rows: int
+    likeliest: Int64
 
     def forward(self, batch: Batch) -> Float32:
         """Runs one step.

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from boli.engine.atomic import Books
-from boli.engine.batch import Float32, Runner
+from boli.engine.batch import Float32, Int64, Runner
 from boli.engine.capacity import MAX_SEQUENCES
 from boli.engine.constraint import Constraint
 from boli.engine.pace import Pace
@@ -188,7 +188,7 @@ class Engine:
             self._pace.observe(len(batch.token_ids), seconds)
             if self.speculation is not None:
                 self.speculation.observe(works, seconds)
-            self._publish(works, logits)
+            self._publish(works, logits, self.runner.likeliest)
         return True
 
     def _one_by_one(self, works: list[Work], error: Exception) -> None:
@@ -204,7 +204,7 @@ class Engine:
                 self._one_by_one([work], its_own)
             else:
                 with self._books:
-                    self._publish([work], logits)
+                    self._publish([work], logits, self.runner.likeliest)
 
     def abort(self, request: Request, *, wait: bool = True) -> None:
         """Ends a request, in any state, from any thread; nothing happens if it has ended.
@@ -224,7 +224,7 @@ class Engine:
                 self._reset(None)
                 self.runner.close()
 
-    def _publish(self, works: list[Work], logits: Float32) -> None:
+    def _publish(self, works: list[Work], logits: Float32, likeliest: Int64) -> None:
         """Books what was computed, and gives tokens to each request where they are due."""
         end = 0
         for work in works:
@@ -237,7 +237,7 @@ class Engine:
                         _score(request, first, logits[start:end])
                         start = end - 1
                     if request.computed == len(request.tokens):
-                        reason = self._advance(work, logits[start:end])
+                        reason = self._advance(work, logits[start:end], likeliest[start:end])
                 except Exception as error:  # its neighbours go on
                     self._finish(request, "error", error)
                     continue
@@ -246,7 +246,7 @@ class Engine:
             else:
                 self._finish(request, reason)
 
-    def _advance(self, work: Work, logits: Float32) -> FinishReason | None:
+    def _advance(self, work: Work, logits: Float32, likeliest: Int64) -> FinishReason | None:
         """Samples a request's next token, and another one behind each guess that was right.
 
         Returns:
@@ -254,8 +254,8 @@ class Engine:
         """
         request, accepted = work.request, 0
         reason: FinishReason | None = None
-        for row, guess in zip(logits, (*work.draft, None), strict=True):
-            token = request.sampler.sample(row, len(request.output))
+        for row, best, guess in zip(logits, likeliest.tolist(), (*work.draft, None), strict=True):
+            token = request.sampler.sample(row, len(request.output), best)
             request.append(token)
             accepted += token.id == guess
             heard = request.listener is not None and request.listener(token)

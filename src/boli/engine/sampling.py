@@ -112,18 +112,20 @@ class Sampler:
         """Whether a constraint is fulfilled and lets nothing follow; always False without one."""
         return self._walk is not None and self._walk.finished
 
-    def sample(self, logits: Float32, position: int) -> Sampled:
+    def sample(self, logits: Float32, position: int, best: int = -1) -> Sampled:
         """Chooses token number `position` of the output, and remembers it for those after it.
 
         Args:
             logits: float32 `[vocab_size]`; not changed.
             position: How many tokens were generated before.
+            best: What `Runner.likeliest` says of them; -1 to look through them here.
 
         Raises:
             NumericError: A logit is NaN or infinite.
             GrammarError: The constraint allows no token, or cannot be followed any further.
         """
-        best = _checked_argmax(logits)
+        if best < 0:
+            best = _checked_argmax(logits)
         if self._plain_greedy:
             token = best
         elif self.params.temperature == 0.0:
@@ -197,9 +199,10 @@ def largest(values: Float32, count: int) -> Ids:
 def _weights(logits: Float32, temperature: float) -> Float64:
     """Softmax's numerators at a temperature, float64; the largest is exactly 1."""
     shifted = logits.astype(np.float64)
-    shifted -= shifted.max()
+    shifted -= float(logits.max())
     with np.errstate(over="ignore", under="ignore"):  # a tiny temperature sends all others to -inf
-        shifted /= temperature
+        if temperature != 1.0:
+            shifted /= temperature
         weights: Float64 = np.exp(shifted, out=shifted)
     return weights
 
