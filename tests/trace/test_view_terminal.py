@@ -240,3 +240,49 @@ def test_the_chosen_token_stands_out_in_every_table_of_candidates() -> None:
     chosen = Reading(document).chosen(1)
     for table in tables[1:]:
         assert [table.rows[number][1] for number in table.strong] == [chosen]
+
+
+def held_to_a_grammar(*barred: str, others: int = 0) -> dict[str, Any]:
+    """A document whose first decision was held to a grammar."""
+    document = make()
+    sampler = document["decisions"][0]["sampler"]
+    sampler["rest"]["count"] = others
+    sampler["grammar"] = {
+        "allowed": 12,
+        "vocabulary": 49152,
+        "probability": 0.031,
+        "barred": [
+            {"id": 70 + n, "text": text, "logit": 9.5 - n, "probability": 0.4 / (n + 1)}
+            for n, text in enumerate(barred)
+        ],
+    }
+    return document
+
+
+def test_a_grammar_is_a_step_of_its_own() -> None:
+    document = held_to_a_grammar(" Sure", HOSTILE)
+    english, chinese = (walk(document, view={"step": 0}, language=language) for language in LANGUAGES)
+    assert "Allowed by the grammar: 12 of 49,152 tokens, 3.1 % of the probability." in english
+    assert "语法允许：49,152 个词元中的 12 个，占 3.1 % 的概率。" in chinese
+    for out in (english, chinese):
+        assert re.search(r"^ *␣Sure +70 +9\.500 +40 %$", out, re.MULTILINE)
+        assert re.search(r"^ *␛\[31mred.* 71 +8\.500 +20 %$", out, re.MULTILINE)
+        assert not set(out) & {"\x1b", "\u202e", "\u200b"}
+        assert max(cell_len(line) for line in out.split("\n")) <= 80
+    assert "No other token is allowed." not in walk(held_to_a_grammar(others=7), view={"step": 0})
+
+
+def test_a_grammar_that_leaves_what_is_listed_leaves_no_others() -> None:
+    document = held_to_a_grammar()
+    del document["decisions"][0]["sampler"]["candidates"][12:]
+    assert "No other token is allowed." in walk(document, view={"step": 0})
+    assert "此外没有允许的词元。" in walk(document, view={"step": 0}, language="zh")
+
+
+def test_without_a_grammar_nothing_is_said_of_one() -> None:
+    missing, null = make(), make()
+    for decision in null["decisions"]:
+        decision["sampler"]["grammar"] = None
+    for document in (missing, null):
+        assert "grammar" not in walk(document, view={"step": 0})
+        assert "语法" not in walk(document, view={"step": 0}, language="zh")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from boli.engine.batch import Float32
+from boli.engine.constraint import Bools, Source
 from boli.engine.params import SamplingParams
 from boli.engine.penalties import Penalties
 from boli.engine.random import uniform
 from boli.engine.sampling import Distribution, Sampler
+from boli.trace.chain import follow
+from boli.trace.sieve import describe_chain
 
 JsonObject = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -28,6 +32,30 @@ TIMED: Final = [
     "down",
 ]
 _TIME_SHARES: Final = np.array([0.20, 0.02, 0.07, 0.12, 0.39, 0.20])
+
+
+class Held:
+    """A constraint and its walk: the wanted token and some others, none of them the likeliest."""
+
+    vocab_size = VOCABULARY
+    source: Source | None = None
+    finished = False
+
+    def allow(self, generator: np.random.Generator, wanted: int, number: int, logits: Float32) -> None:
+        """Says what may come now: 12 tokens, then 1, then 3,000, and again."""
+        self._allowed = np.zeros(VOCABULARY, bool)
+        others = np.argsort(-logits, kind="stable")[8:]
+        self._allowed[generator.choice(others, (11, 0, 2999)[number % 3], replace=False)] = True
+        self._allowed[wanted] = True
+
+    def begin(self) -> Held:
+        return self
+
+    def allowed(self) -> Bools:
+        return self._allowed
+
+    def accept(self, token: int) -> None:
+        assert self._allowed[token]
 
 
 def packed(values: npt.NDArray[Any], dtype: str) -> JsonObject:
@@ -49,6 +77,8 @@ def make_decision(
     number: int,
     prompt: int,
     layers: int,
+    ids: Sequence[int],
+    held: Held | None,
 ) -> JsonObject:
     """One token, chosen by the real sampler from drawn logits among which `wanted` is likely."""
     params = sampler.params
@@ -56,6 +86,8 @@ def make_decision(
     logits[: len(vocabulary)] = generator.normal(9.0, 1.6, len(vocabulary))
     logits[wanted] = 13.0 + 4.0 * generator.random()
     penalised = penalties.apply(logits)
+    if held is not None:
+        held.allow(generator, wanted, number, penalised)
     u = uniform(sampler.seed, number)
     greedy = params.temperature == 0.0
     left = None if greedy else sampler.distribution(logits)
@@ -101,7 +133,20 @@ def make_decision(
             "mlp_branch": generator.gamma(2, 1.4, layers).round(3).tolist(),
         },
         "attention": {"first_position": 0, "weights": packed(attention, "u1")},
-        "sampler": _chain(params, left, logits, penalised, token, None if greedy else u, named),
+        "sampler": _chain(params, left, logits, penalised, token, None if greedy else u, named)
+        if held is None
+        else describe_chain(
+            follow(
+                logits,
+                params,
+                seed=sampler.seed,
+                prompt=ids[:prompt],
+                output=ids[prompt:],
+                allowed=held.allowed(),
+            ),
+            named,
+            token,
+        ),
         "kv": _kv(positions, layers),
         "time": _time(generator, positions, layers),
     }

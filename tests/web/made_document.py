@@ -27,6 +27,7 @@ from web.made_decision import (
     PAGE,
     TIMED,
     VOCABULARY,
+    Held,
     JsonObject,
     make_decision,
     packed,
@@ -60,6 +61,7 @@ def make_document(
     seed: int = 7,
     temperature: float = 0.8,
     prompt_repeats: int = 1,
+    grammar: bool = False,
 ) -> JsonObject:
     """A whole document in `rows` detail.
 
@@ -70,6 +72,7 @@ def make_document(
         seed: Of everything.
         temperature: Of the sampler; 0 is greedy.
         prompt_repeats: How often the question is repeated, for long prompts.
+        grammar: Whether the answer is held to one.
     """
     generator = np.random.default_rng(seed)
     prompt = _PROMPT_PIECES[:3] + _PROMPT_PIECES[3:9] * prompt_repeats + _PROMPT_PIECES[9:]
@@ -85,12 +88,13 @@ def make_document(
         else SamplingParams(seed=seed)
     )
     ids = [vocabulary.index(piece) for piece in prompt]
-    sampler, penalties = Sampler(params, ids), Penalties(params, ids)
+    held = Held() if grammar else None
+    sampler, penalties = Sampler(params, ids, held), Penalties(params, ids)
     decisions = []
     for number, piece in enumerate(answer):
         wanted = vocabulary.index(piece)
         decision = make_decision(
-            generator, sampler, penalties, vocabulary, wanted, number, len(prompt), layers
+            generator, sampler, penalties, vocabulary, wanted, number, len(prompt), layers, ids, held
         )
         decisions.append(decision)
         ids.append(decision["token"])

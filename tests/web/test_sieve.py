@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from boli.engine.params import SamplingParams
 from boli.engine.sampling import Distribution, Sampler
 from web.conftest import Opener
-from web.made_document import make_document
+from web.made_document import HOSTILE, make_document
 from web.opened import Opened
 
 # What the settings are called in the page, and its sliders.
@@ -24,9 +25,14 @@ def document() -> dict[str, Any]:
     return make_document(layers=2, generated=12)
 
 
+@pytest.fixture(scope="module")
+def constrained() -> dict[str, Any]:
+    return make_document(layers=2, generated=12, grammar=True)
+
+
 def _logits(sampler: dict[str, Any]) -> npt.NDArray[np.float32]:
     """The stored candidates as a whole vocabulary."""
-    logits = np.full(49152, -80.0, np.float32)
+    logits = np.full(49152, -np.inf if sampler.get("grammar") else -80.0, np.float32)
     for candidate in sampler["candidates"]:
         logits[candidate["id"]] = candidate["penalised"]
     return logits
@@ -72,7 +78,11 @@ def test_sliders_give_the_sampler_s_buckets(opener: Opener, document: dict[str, 
         opened.page.keyboard.press("ArrowRight")
 
 
-def test_as_it_ran_the_page_computes_what_was_recorded(opener: Opener, document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("held", ["document", "constrained"])
+def test_as_it_ran_the_page_computes_what_was_recorded(
+    opener: Opener, held: str, request: pytest.FixtureRequest
+) -> None:
+    document = request.getfixturevalue(held)
     opened = opener(document)
     for decision in document["decisions"]:
         recorded = {one["id"]: one["final"] for one in decision["sampler"]["candidates"] if one["bucket"]}
@@ -165,3 +175,62 @@ def test_greedy_says_that_no_number_was_drawn(opener: Opener) -> None:
     opened.slide("top-k", 10)
     assert opened.part("dart-mark").count() == 1
     assert len(_buckets(opened)) == 10
+
+
+def test_a_grammar_is_a_step_of_its_own(opener: Opener, constrained: dict[str, Any]) -> None:
+    for language, told in (
+        ("en-US", "Allowed by the grammar: {n} of 49,152 tokens, {p} of the probability."),
+        ("zh-CN", "语法允许：49,152 个词元中的 {n} 个，占 {p} 的概率。"),
+    ):
+        opened = opener(constrained, locale=language)
+        for decision in constrained["decisions"][:3]:
+            grammar = decision["sampler"]["grammar"]
+            share = f"{100 * grammar['probability']:.1f}%"
+            assert opened.text("grammar").startswith(told.format(n=f"{grammar['allowed']:,}", p=share))
+            barred = {str(one["id"]) for one in grammar["barred"]}
+            drawn = opened.page.locator("[data-barred]").evaluate_all(
+                "(all) => all.map((one) => [one.dataset.barred, one.getAttribute('class').split(' ')[0]])"
+            )
+            assert {token for token, _ in drawn} == barred
+            # They stand in the panes before the grammar's, fall out there, and are in none behind it.
+            punished = any(one["penalised"] != one["logit"] for one in decision["sampler"]["candidates"])
+            kinds = [kind for token, kind in drawn if token == drawn[0][0]]
+            assert kinds == ["stays"] * (1 + punished) + ["cut"]
+            opened.page.keyboard.press("ArrowRight")
+
+
+def test_without_a_grammar_nothing_is_said_of_one(opener: Opener, document: dict[str, Any]) -> None:
+    opened = opener(document)
+    assert opened.part("sieve").count() == 1
+    assert opened.part("grammar").count() == opened.page.locator("[data-barred]").count() == 0
+
+
+def test_what_a_grammar_bars_is_text(opener: Opener, constrained: dict[str, Any]) -> None:
+    document = json.loads(json.dumps(constrained))
+    for one, text in zip(document["decisions"][0]["sampler"]["grammar"]["barred"], HOSTILE, strict=False):
+        one["text"] = text
+    opened = opener(document)
+    shown = opened.text("grammar")
+    assert "<img src=" in shown
+    assert "⟨202E⟩evil⟨2066⟩" in shown
+    assert "␛[31mred" in shown
+    assert opened.page.locator("#sampler img").count() == 0
+    assert not {"\u202e", "\x1b"} & set(opened.page.locator("#sampler").inner_html())
+
+
+def test_held_to_a_grammar_other_settings_draw_what_the_engine_draws(
+    opener: Opener, constrained: dict[str, Any]
+) -> None:
+    """Top-k sorts what is left even where the grammar allows fewer than so many."""
+    opened = opener(constrained)
+    few = [one["sampler"] for one in constrained["decisions"] if one["sampler"]["grammar"]["allowed"] == 12]
+    generator = np.random.default_rng(8)
+    for sampler in few:
+        for top_k in (0, 4, 12, 40):
+            settings = {"temperature": 1.3, "top_k": top_k, "top_p": 1.0, "min_p": 0.0}
+            number = float(generator.random())
+            drawn = opened.page.evaluate(
+                "(asked) => boli.sift(...asked).chosen?.id",
+                [sampler, {NAMES[name]: value for name, value in settings.items()}, number],
+            )
+            assert drawn == _left(sampler, settings).pick(number)

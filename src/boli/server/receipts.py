@@ -63,7 +63,7 @@ class Receipts:
     async def of(self, answers: list[Answer]) -> list[dict[str, Any]]:
         """The receipts of answers that have ended."""
         async with self._lock:
-            if self._device is None and not self.service.open_answers():
+            if self._device is None and not self.service.stats()["open"]:
                 self._device = await asyncio.to_thread(self._measure)
             return await asyncio.to_thread(lambda: [self._one(answer) for answer in answers])
 

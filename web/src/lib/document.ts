@@ -61,14 +61,26 @@ export interface Candidate {
   bucket: [number, number] | null
 }
 
+/** What the grammar of an answer let through; the probabilities are those before its mask. */
+export interface Grammar {
+  allowed: number
+  vocabulary: number
+  probability: number
+  /** The likeliest of the others. */
+  barred: { id: number; text: string; logit: number; probability: number }[]
+}
+
 export interface Sampler {
   order: string[]
+  /** With one, all that follows is about allowed tokens only. */
+  grammar?: Grammar | null
   candidates: Candidate[]
   rest: { count: number; probability: number; histogram?: { low: number; width: number; counts: number[] } | null }
   kept: number
   greedy: boolean
   uniform: number | null
   chosen: number
+  normalizer: { max: number; log_sum_exp: number }
 }
 
 export interface Guess {

@@ -2,7 +2,7 @@
 // The rules are those of boli/engine/sampling.py. What is not stored is only bounded: by its count, its share at
 // the recorded temperature, a histogram, and that none of it is likelier than the last stored candidate. If the result could
 // depend on more than that, the outcome says so instead of guessing.
-import type { Candidate, Sampler } from './document'
+import type { Candidate, Grammar, Sampler } from './document'
 
 export interface Settings {
   temperature: number
@@ -57,10 +57,11 @@ export function sift(sampler: Sampler, settings: Settings, uniform: number | nul
     low += one.weight
     high += one.weight
   }
-  let ordered = false
 
-  if (settings.topK > 0 && settings.topK < stored.length + sampler.rest.count) {
-    ordered = true
+  // What a grammar bars counts here, too: the sampler sorts by likelihood if top-k is below the vocabulary.
+  const allowed = stored.length + sampler.rest.count
+  let ordered = settings.topK > 0 && settings.topK < (sampler.grammar?.vocabulary ?? allowed)
+  if (settings.topK > 0 && settings.topK < allowed) {
     if (settings.topK <= left.length) {
       for (const one of sifted) one.cut = left.slice(0, settings.topK).includes(one) ? null : 'top_k'
       left = left.slice(0, settings.topK)
@@ -105,6 +106,16 @@ export function sift(sampler: Sampler, settings: Settings, uniform: number | nul
     if (uniform !== null && chosen === null && cumulated > uniform * mass) chosen = one.candidate
   }
   return { sifted, chosen: enough ? chosen : null, enough, kept: drawn.length }
+}
+
+/** What a candidate's probability was before the grammar's mask; the same without one. */
+export function beforeMask(sampler: Sampler, candidate: Candidate): number {
+  return Math.exp(candidate.penalised - sampler.normalizer.log_sum_exp) * (sampler.grammar?.probability ?? 1)
+}
+
+/** The logit, after bias and penalties, of a token that the grammar barred: from its probability. */
+export function barredLogit(sampler: Sampler, grammar: Grammar, probability: number): number {
+  return sampler.normalizer.log_sum_exp + Math.log(probability / grammar.probability)
 }
 
 function greedy(sampler: Sampler, best: number): Outcome {

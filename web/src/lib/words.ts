@@ -139,6 +139,12 @@ export const words = {
   samplerGreedy: ['Greedy: the largest logit wins, no dart is thrown.', '贪心：logit 最大者胜出，不掷随机数。'],
   rawLogit: ['raw logit', '原始 logit'],
   afterPenalties: ['after penalties', '惩罚之后'],
+  grammar: ['grammar', '语法约束'],
+  grammarAllowed: [
+    'Allowed by the grammar: {n} of {m} tokens, {p} of the probability.',
+    '语法允许：{m} 个词元中的 {n} 个，占 {p} 的概率。',
+  ],
+  grammarBarred: ['Barred, likeliest first:', '被排除的词元中，概率最高的：'],
   softmaxT: ['softmax at T = {t}', 'softmax，T = {t}'],
   rootHeight: ['height ∝ √p', '高度 ∝ √p'],
   kept: ['{n} left', '剩 {n} 个'],

@@ -152,7 +152,8 @@ def _cannot(why: str) -> TemplateError:
     return TemplateError(
         "the model's chat template cannot express tools",
         cause=why,
-        remedy="use a model that was trained to call tools, such as Qwen 2.5, Hermes 3 or Llama 3.2",
+        remedy="use a model that was trained to call tools, such as Qwen 2.5, Hermes 3 or Llama 3.2, "
+        "or turn tools off in the client",
     )
 
 

@@ -13,6 +13,7 @@ from boli.trace.view.reading import Document, Reading
 from boli.trace.view.shown import token_text
 
 _CANDIDATES: Final = 12
+_BARRED: Final = 8
 _GAP: Final = 1e-4  # of the interval that may go without a bucket of its own
 
 
@@ -24,11 +25,14 @@ def sieve(reading: Reading, step: int) -> Iterator[Part]:
     greedy = sampler["greedy"]
     for key, used in (
         ("penalties", penalised),
+        ("grammar", sampler.get("grammar") is not None),
         ("temperature", not greedy),
         ("filters", not greedy and any(each["cut"] for each in sampler["candidates"])),
         ("draw", not greedy),
     ):
-        if used and key in reading.stages:
+        if used and key == "grammar":
+            yield from _grammar(reading, sampler["grammar"])
+        elif used and key in reading.stages:
             yield Prose(explained(reading, key))
             yield formula(reading, key)
     if greedy:
@@ -42,6 +46,35 @@ def sieve(reading: Reading, step: int) -> Iterator[Part]:
     yield _rest(reading, sampler)
     if sampler["uniform"] is not None:
         yield from _draw(reading, sampler, sampling)
+
+
+def _grammar(reading: Reading, grammar: Document) -> Iterator[Part]:
+    say, share = reading.say, percent(grammar["probability"])
+    allowed, whole = f"{grammar['allowed']:,}", f"{grammar['vocabulary']:,}"
+    yield Prose(
+        say(
+            f"Allowed by the grammar: {allowed} of {whole} tokens, {share} of the probability.",
+            f"语法允许：{whole} 个词元中的 {allowed} 个，占 {share} 的概率。",
+        )
+    )
+    if grammar["barred"]:
+        yield Table(
+            [
+                Column(say("barred", "被排除的词元")),
+                Column("id", numeric=True),
+                Column("logit", numeric=True),
+                Column("p", numeric=True),
+            ],
+            [
+                [
+                    token_text(each["text"]),
+                    str(each["id"]),
+                    f"{each['logit']:.3f}",
+                    percent(each["probability"]),
+                ]
+                for each in grammar["barred"][:_BARRED]
+            ],
+        )
 
 
 def _candidates(reading: Reading, sampler: Document, *, penalised: bool) -> Table:
@@ -96,15 +129,16 @@ def _rest(reading: Reading, sampler: Document) -> Prose:
     count = sampler["rest"]["count"] + len(hidden)
     share = sampler["rest"]["probability"] + sum(each["probability"] for each in hidden)
     kept = sampler["kept"]
-    return Prose(
-        reading.say(
-            f"The {listed} likeliest; {count:,} others share {percent(share)}."
-            + ("" if sampler["greedy"] else f" {kept:,} {'are' if kept != 1 else 'is'} left to draw from."),
-            f"只列最可能的 {listed} 个；其余 {count:,} 个合占 {percent(share)}。"
-            + ("" if sampler["greedy"] else f"筛完还剩 {kept:,} 个可抽。"),
-        ),
-        faint=True,
+    others = reading.say(
+        f"The {listed} likeliest; {count:,} others share {percent(share)}.",
+        f"只列最可能的 {listed} 个；其余 {count:,} 个合占 {percent(share)}。",
     )
+    if not count and sampler.get("grammar"):
+        others = reading.say("No other token is allowed.", "此外没有允许的词元。")
+    left = reading.say(
+        f" {kept:,} {'are' if kept != 1 else 'is'} left to draw from.", f"筛完还剩 {kept:,} 个可抽。"
+    )
+    return Prose(others if sampler["greedy"] else others + left, faint=True)
 
 
 def _draw(reading: Reading, sampler: Document, sampling: Document) -> Iterator[Part]:
