@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from boli.cpu import compiler
 from boli.formats.checkpoint import open_checkpoint
 from cpu.driving import make_runner, step
+from cpu.watching import batch_of
 from tiny_models import TINY, Zoo, prompt
 
 Row = NDArray[np.float32]
@@ -82,4 +83,20 @@ def test_a_model_that_overflows_is_noticed(zoo: Zoo, tmp_path: Path) -> None:
     runner = make_runner(path)
     step(runner, [(0, 0, prompt(7))])
     assert runner.likeliest.tolist() == [-1] * 7
+    runner.close()
+
+
+def test_a_watched_step_of_more_rows_writes_nothing_of_the_kind(zoo: Zoo) -> None:
+    """It has no head, or logits of its own: the room for one row's findings is not its to use."""
+    runner = make_runner(zoo.folder(TINY["llama"]))
+    few, many = batch_of([(0, 0, prompt(3))], outputs=[2]), batch_of([(0, 0, prompt(40))])
+    runner.forward(few)
+    room = np.full(1000, 7, np.int64)
+    runner._largest = room[: len(runner._largest)]
+    runner.forward(few)  # from now on its place is in the table
+    found = room.copy()
+    runner.hidden(many)
+    runner.observe(many)
+    runner.head_logits(np.zeros((40, runner.blueprint.config.hidden_size), np.float32))
+    np.testing.assert_array_equal(room, found)
     runner.close()

@@ -38,6 +38,7 @@ class Observer:
     def __init__(self, entry: Function, plan: Plan, ledger: Ledger) -> None:
         self._config, self._ledger, self._residual = plan.blueprint.config, ledger, plan.residual
         self._header = plan.header.copy()
+        self._header.set(p.LARGEST, None)  # the runner's own: it may have room for fewer rows
         self._head = int(plan.header.words[p.HEAD // p.WORD])
         self._no_head = np.zeros(p.MATRIX_WORDS, np.int64)  # a matrix without rows
         self._watched = np.zeros((len(PLACES), p.SEEN_WORDS), np.int64)
