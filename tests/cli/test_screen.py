@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -157,10 +158,15 @@ def test_a_terminal_gets_colours_if_it_wants_them(changes: dict[str, str], colou
     assert not lines_wider_than(terminal.text, 80)
 
 
-@pytest.mark.parametrize("columns", [40, 60])
-def test_a_narrow_terminal_is_respected(columns: int) -> None:
-    with Terminal("doctor", columns=columns) as terminal:
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_narrow_terminal_is_respected(columns: int, tmp_path: Path) -> None:
+    info = tmp_path / "boli-9.dist-info"  # an extra that no machine has: its remedy is the longest line
+    info.mkdir()
+    lacks = 'Requires-Dist: no-such-thing; extra == "clients"'
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: boli\nVersion: 9\n{lacks}\n")
+    with Terminal("doctor", columns=columns, settings={"PYTHONPATH": str(tmp_path)}) as terminal:
         assert terminal.end() == 0
+    assert "'.[clients]'" in terminal.text
     assert not lines_wider_than(terminal.text, columns)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from boli import __version__
 from boli.cli.arguments import Json
-from boli.cli.table import Column, print_facts, print_table
+from boli.cli.table import Column, print_facts, print_table, print_text
 from boli.cli.terminal import human_bytes, print_json
 from boli.errors import install
 
@@ -215,4 +215,5 @@ def _print(findings: _Findings) -> None:
     print_table([Column("extra"), Column("state")], extras)
     incomplete = [name for name, extra in findings["extras"].items() if extra["missing"]]
     if incomplete:
-        sys.stdout.write(f"\nTo complete one, {install(incomplete[0])}\n")
+        sys.stdout.write("\n")
+        print_text(f"To complete one, {install(incomplete[0])}")

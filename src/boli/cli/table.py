@@ -69,6 +69,13 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         sys.stdout.write(_row(columns, row, widths, None))
 
 
+def print_text(text: str) -> None:
+    """Writes a line to stdout, folded where the terminal is narrower."""
+    limit = width(sys.stdout)
+    lines = [visible(text)] if limit is None else fold(visible(text), limit)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
     """The widths of the columns, the widest made narrower until all fit into the terminal.
 
