@@ -17,6 +17,8 @@ from typing import Literal
 
 from load.client import Place
 
+import boli
+
 Name = Literal["boli", "llama-server"]
 
 PATIENCE_S = 120.0  # for a server to become ready; the first start compiles kernels
@@ -44,6 +46,12 @@ class Setting:
     context: int = 1024
     queue: int | None = None
 
+    @property
+    def kv_cache_bytes(self) -> int:
+        """What boli's cache takes for as many positions as llama-server's: `context` for each stream."""
+        account = boli.weigh(str(self.model), context=self.context, requests=self.streams)
+        return int(account.kv.bytes.value)
+
 
 def boli_command(setting: Setting, port: int) -> list[str]:
     """How boli is started. Its engine always runs up to 16 answers at once."""
@@ -51,7 +59,7 @@ def boli_command(setting: Setting, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "boli", "serve", str(setting.model), "--host", "127.0.0.1"),
         *("--port", str(port), "--threads", str(setting.threads), "--context", str(setting.context)),
-        *queue,
+        *("--kv-cache-bytes", str(setting.kv_cache_bytes), *queue),
     ]
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from engines import Engine
-from load.client import Sample, ask, in_turn, on_time
+from load.client import Ask, Sample, ask, in_turn, on_time
 from load.figures import Figures, percentile, spread, summary
 from load.servers import Server, ServerError
 from load.traffic import poisson, questions
@@ -87,27 +87,29 @@ def latency(turns: Turns) -> Found:
 
 
 def overhead(turns: Turns) -> Found:
-    """What the server costs: the same questions to it and to the engine alone."""
+    """What the server costs: the same questions to it and to the engine alone, eight at a time."""
+    setting = replace(turns.setting, streams=STREAMS)
     served: list[float] = []
     bare: list[float] = []
-    with turns.boli() as server, Engine(sys.executable, "batch", turns.setting.threads) as engine:
-        engine.ask("open", path=str(turns.setting.model), context=turns.setting.context)
+    with turns.boli(streams=STREAMS) as server, Engine(sys.executable, "batch", setting.threads) as engine:
+        engine.ask(
+            "open", path=str(setting.model), context=setting.context, kv_cache_bytes=setting.kv_cache_bytes
+        )
         for number in range(turns.repeat + 1):  # the first one warms up
-            asked = questions(STREAMS, prompt=PROMPT, output=128, seed=20 + number)
+            asked = questions(4 * STREAMS, prompt=PROMPT, output=128, seed=20 + number)
             # In turns who is first: whoever comes second finds the machine at work.
             for who in ("served", "bare") if number % 2 else ("bare", "served"):
                 if who == "served":
-                    figures = turns.streams(server, count=STREAMS, seed=20 + number)
+                    speed = _throughput(turns, server, asked)
                 else:
-                    texts = [each.text for each in asked]
-                    alone = engine.ask("batch", texts=texts, max_tokens=128, seed=20 + number)
+                    speed = _throughput_alone(engine, asked)
+                if number:
+                    (served if who == "served" else bare).append(speed)
             if number:
-                served.append(figures["output_tokens_per_s"])
-                bare.append(alone["tokens"] / alone["seconds"])
                 print(f"  served {served[-1]:.0f}, bare {bare[-1]:.0f} tok/s", file=sys.stderr)
     lost = [100 * (1 - own / alone) for own, alone in zip(served, bare, strict=True)]
     return {
-        "work": f"{STREAMS} streams of 128 tokens, against the engine without a server",
+        "work": f"{4 * STREAMS} answers of 128 tokens, {STREAMS} at a time, against the engine alone",
         "rows": [
             row("output served", "tok/s", served),
             row("output of the bare engine", "tok/s", bare),
@@ -206,6 +208,17 @@ TRIALS: dict[str, Callable[[Turns], Found]] = {
     "fairness": fairness,
     "start": start,
 }
+
+
+def _throughput(turns: Turns, server: Server, asked: list[Ask]) -> float:
+    samples, _ = turns.put(server, lambda at: in_turn(at.place, asked, STREAMS, PATIENCE_S))
+    return float(summary(turns.all_good(server, samples))["output_tokens_per_s"])
+
+
+def _throughput_alone(engine: Engine, asked: list[Ask]) -> float:
+    texts, seeds = [each.text for each in asked], [each.seed for each in asked]
+    answers = engine.ask("in_turn", texts=texts, seeds=seeds, max_tokens=asked[0].max_tokens, streams=STREAMS)
+    return float(answers["tokens"] / answers["seconds"])
 
 
 def _open_loop(
