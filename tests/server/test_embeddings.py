@@ -57,6 +57,18 @@ def test_one_text_and_several(here: Running, client: openai.OpenAI) -> None:
     assert several.model == "toy"
 
 
+def test_a_receipt_says_what_they_took(here: Running, client: openai.OpenAI) -> None:
+    reply = client.embeddings.create(model="toy", input=SOME, extra_body={"boli": {"receipt": True}})
+    assert reply.model_extra is not None
+    (receipt,) = reply.model_extra["boli"]["receipts"]
+    assert (receipt["texts"], receipt["prompt_tokens"]) == (len(SOME), reply.usage.prompt_tokens)
+    assert 0.0 < receipt["compute_s"] <= receipt["total_s"]
+    assert receipt["tokens_per_s"] == pytest.approx(receipt["prompt_tokens"] / receipt["compute_s"])
+    plain = client.embeddings.create(model="toy", input=SOME)
+    assert [entry.embedding for entry in reply.data] == [entry.embedding for entry in plain.data]
+    assert "boli" not in (plain.model_extra or {})
+
+
 def test_token_ids(here: Running, client: openai.OpenAI) -> None:
     ids = here.llm.tokenizer.encode(SOME[0])
     text = client.embeddings.create(model="toy", input=SOME[0]).data[0].embedding

@@ -196,6 +196,11 @@ def test_a_grammar_is_a_step_of_its_own(opener: Opener, constrained: dict[str, A
             punished = any(one["penalised"] != one["logit"] for one in decision["sampler"]["candidates"])
             kinds = [kind for token, kind in drawn if token == drawn[0][0]]
             assert kinds == ["stays"] * (1 + punished) + ["cut"]
+            # What the model thought likely says which of it the grammar bars.
+            struck = sum(str(one["id"]) in barred for one in decision["top"][:8])
+            assert opened.part("decision").locator("li.barred").count() == struck
+            note = opened.part("decision").locator("figure p").inner_text()
+            assert (note.rpartition("；" if language == "zh-CN" else "; ")[0] != "") == bool(struck)
             opened.page.keyboard.press("ArrowRight")
 
 

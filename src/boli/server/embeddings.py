@@ -27,7 +27,7 @@ from boli.server.embeddings_queue import EmbeddingJob
 from boli.server.errors import ApiError, invalid
 from boli.server.limits import MAX_TEXTS
 from boli.server.long_lists import document, joined, long_list
-from boli.server.sampling_fields import Positive
+from boli.server.sampling_fields import BoliOptions, Positive
 from boli.server.sse import until_gone
 from boli.server.wire import Name, Wire, read
 
@@ -56,7 +56,7 @@ Texts = Annotated[
 
 
 class EmbeddingRequest(Wire):
-    """What `/v1/embeddings` takes; `pooling` is boli's own field."""
+    """What `/v1/embeddings` takes; `pooling` and `boli` are boli's own fields."""
 
     tolerated = frozenset({"user"})
 
@@ -65,6 +65,7 @@ class EmbeddingRequest(Wire):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Positive | None = None
     pooling: Pooling = "mean"
+    boli: BoliOptions | None = None
 
     @property
     def texts(self) -> Sequence[str | list[int]]:
@@ -84,18 +85,18 @@ async def embeddings(request: Request) -> Response:
     context.check_model(wanted.model)
     check_dimensions(context, wanted.dimensions)
     prompts = await context.service.in_text_thread(encode_all, context, wanted.texts)
-    vectors = await embed(request, prompts, wanted.pooling)
-    count = sum(map(len, prompts))
+    job = await embed(request, prompts, wanted.pooling)
     head = {
         "object": "list",
         "model": context.model,
-        "usage": {"prompt_tokens": count, "total_tokens": count},
+        "usage": {"prompt_tokens": job.prompt_tokens, "total_tokens": job.prompt_tokens},
+        **({"boli": {"receipts": [job.receipt()]}} if wanted.boli and wanted.boli.receipt else {}),
     }
 
     def written() -> bytes:
         entries = (
             document({"object": "embedding", "index": index}, embedding=_written(vector, wanted)).decode()
-            for index, vector in enumerate(vectors)
+            for index, vector in enumerate(job.vectors)
         )
         return document(head, data=joined(entries))
 
@@ -145,8 +146,8 @@ def encode_all(
     return prompts
 
 
-async def embed(request: Request, prompts: Sequence[Sequence[int]], pooling: Pooling) -> list[Float32]:
-    """The vectors of texts, for a client who may go away meanwhile.
+async def embed(request: Request, prompts: Sequence[Sequence[int]], pooling: Pooling) -> EmbeddingJob:
+    """Computes the vectors of texts, for a client who may go away meanwhile.
 
     Raises:
         ApiError, BoliError: As `EmbeddingQueue.embed`.
@@ -161,7 +162,8 @@ async def embed(request: Request, prompts: Sequence[Sequence[int]], pooling: Poo
         _cancel(task)
     if task.cancelled():
         raise ApiError(499, "the client has gone")
-    return task.result()
+    task.result()
+    return job
 
 
 def _cancel(task: asyncio.Task[list[Float32]]) -> None:

@@ -117,6 +117,12 @@ class EmbeddingJob:
             "why_waited": str(self.waits),
         }
 
+    def receipt(self) -> dict[str, Any]:
+        """The summary, with how fast it was; whoever ran beside it had a share of that time."""
+        found = self.summary()
+        took = found["compute_s"]
+        return {**found, "tokens_per_s": self.prompt_tokens / took if took > 0.0 else 0.0}
+
 
 class EmbeddingQueue:
     """Computes vectors between the engine's steps, one chunk at a time. Call it in the event loop.

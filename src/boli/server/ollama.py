@@ -99,16 +99,16 @@ async def embeddings(request: Request) -> Response:
         return encode_all(context, texts, truncate=wanted.truncate is not False)
 
     prompts = await context.service.in_text_thread(encode)
-    vectors = await embed(request, prompts, "mean")
+    job = await embed(request, prompts, "mean")
     head = {
         "model": wanted.model,
         "total_duration": nanoseconds(time.perf_counter() - start),
         "load_duration": 0,
-        "prompt_eval_count": sum(map(len, prompts)),
+        "prompt_eval_count": job.prompt_tokens,
     }
 
     def written() -> bytes:
-        lists = (long_list(unit(vector, wanted.dimensions).tolist()) for vector in vectors)
+        lists = (long_list(unit(vector, wanted.dimensions).tolist()) for vector in job.vectors)
         return document(head, embeddings=joined(lists))
 
     return Response(await context.service.in_text_thread(written), media_type="application/json")

@@ -56,6 +56,7 @@ export const words = {
   took: ['took', '用时'],
   topCandidates: ['What the model thought likely', '模型认为可能的下一个词元'],
   topNote: ['softmax of the raw logits, before any sampling setting', '原始 logit 的 softmax，未经任何采样设置'],
+  topBarred: ['; struck out: barred by the grammar', '；划掉的是语法不允许的'],
 
   // text
   textTitle: ['From text to ids', '从文本到编号'],
