@@ -133,7 +133,8 @@ def test_the_image_runs_without_root_and_is_looked_after() -> None:
     # What it downloads and compiles goes into the volume, which is that user's.
     (volume,) = [rest for word, rest in final if word == "VOLUME"]
     assert environment["XDG_CACHE_HOME"] == volume
-    assert any(word == "RUN" and rest.endswith(f"install -d -o boli -g boli {volume}") for word, rest in final)
+    runs = [rest for word, rest in final if word == "RUN"]
+    assert any(run.endswith(f"install -d -o boli -g boli {volume}") for run in runs)
     for word, rest in told:
         if word == "COPY" and not rest.startswith("--from"):
             for source in rest.split()[:-1]:

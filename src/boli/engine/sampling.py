@@ -30,6 +30,7 @@ import numpy as np
 
 from boli.engine.batch import Float32
 from boli.engine.constraint import Constraint
+from boli.engine.draw import pick, quick_pick, weights_of
 from boli.engine.params import SamplingOptions, SamplingParams
 from boli.engine.penalties import Float64, Ids, Penalties
 from boli.engine.random import fresh_seed, uniform
@@ -85,7 +86,7 @@ class Distribution:
 
     def pick(self, number: float) -> int:
         """The token at a point of the cumulated probabilities, in [0, 1 - 2**-53]."""
-        index = _pick(self.weights, number)
+        index = pick(self.weights, number)
         return index if self.ids is None else int(self.ids[index])
 
 
@@ -131,7 +132,7 @@ class Sampler:
         elif self.params.temperature == 0.0:
             token = int(self._left(logits).argmax())
         else:
-            token = self.distribution(logits).pick(uniform(self.seed, position))
+            token = self._draw(logits, uniform(self.seed, position))
         self.accept(token)
         if self.params.logprobs is None:
             return Sampled(token, logit=float(logits[token]))
@@ -153,7 +154,7 @@ class Sampler:
         ids: Ids | None = None
         if 0 < params.top_k < logits.size:
             ids = largest(logits, params.top_k)
-        weights = _weights(logits if ids is None else logits[ids], params.temperature)
+        weights = weights_of(logits if ids is None else logits[ids], params.temperature)
         if params.top_p < 1.0:
             enough = params.top_p * weights.sum()
             if ids is None:
@@ -166,6 +167,15 @@ class Sampler:
             kept = np.flatnonzero(weights >= params.min_p)  # the largest weight is exactly 1
             ids, weights = (kept if ids is None else ids[kept]), weights[kept]
         return Distribution(ids, weights)
+
+    def _draw(self, logits: Float32, number: float) -> int:
+        """What `distribution(logits).pick(number)` is, sooner where no filter needs all the weights."""
+        params = self.params
+        if not (0 < params.top_k < logits.size or params.top_p < 1.0 or params.min_p > 0.0):
+            logits = self._left(logits)
+            token = quick_pick(logits, params.temperature, number)
+            return pick(weights_of(logits, params.temperature), number) if token is None else token
+        return self.distribution(logits).pick(number)
 
     def _left(self, logits: Float32) -> Float32:
         """Steps 1 to 4; -infinity is what the constraint forbids."""
@@ -196,17 +206,6 @@ def largest(values: Float32, count: int) -> Ids:
     return order
 
 
-def _weights(logits: Float32, temperature: float) -> Float64:
-    """Softmax's numerators at a temperature, float64; the largest is exactly 1."""
-    shifted = logits.astype(np.float64)
-    shifted -= float(logits.max())
-    with np.errstate(over="ignore", under="ignore"):  # a tiny temperature sends all others to -inf
-        if temperature != 1.0:
-            shifted /= temperature
-        weights: Float64 = np.exp(shifted, out=shifted)
-    return weights
-
-
 def _heaviest(weights: Float64, enough: float) -> Ids:
     """All weights above some bound, a power of 1/16, that together reach `enough`."""
     bound = 1.0
@@ -215,26 +214,6 @@ def _heaviest(weights: Float64, enough: float) -> Ids:
         ids = np.flatnonzero(weights >= bound)
         if ids.size == weights.size or weights[ids].sum() >= enough:
             return ids
-
-
-def _pick(weights: Float64, number: float) -> int:
-    """The first index at which the cumulated share of the weights exceeds `number`."""
-    if weights.size > 4 * _BLOCK:
-        # To cumulate a vocabulary is slow: find the block first, then look into it.
-        starts = np.arange(0, weights.size, _BLOCK)
-        cumulated = np.cumsum(np.add.reduceat(weights, starts))
-        block = _first_above(cumulated, number)
-        before = cumulated[block - 1] if block else 0.0
-        number = (cumulated[-1] * number - before) / (cumulated[block] - before)
-        start = int(starts[block])
-        return start + _pick(weights[start : start + _BLOCK], min(number, 1.0 - 2.0**-53))
-    return _first_above(np.cumsum(weights), number)
-
-
-def _first_above(cumulated: Float64, number: float) -> int:
-    # total * number < total for every number up to 1 - 2**-53, in floating point too; so there is
-    # always a first entry beyond, and it is one with a weight above zero.
-    return int(np.searchsorted(cumulated, cumulated[-1] * number, side="right"))
 
 
 def _checked_argmax(logits: Float32) -> int:
@@ -257,7 +236,7 @@ def _checked_argmax(logits: Float32) -> int:
 def with_logprobs(logits: Float32, token: int, count: int) -> Sampled:
     """A token with its log-probability under the model, and the `count` likeliest with theirs."""
     # log softmax(x)[i] = (x[i] - max) - log sum exp(x - max)
-    highest, norm = float(logits.max()), math.log(_weights(logits, 1.0).sum())
+    highest, norm = float(logits.max()), math.log(weights_of(logits, 1.0).sum())
 
     def logprob(index: int) -> float:
         return float(logits[index]) - highest - norm

@@ -80,10 +80,10 @@ STAGES: Final = (
     Stage("head", "Head", "输出层", ("cpu/step.py", "head"), ("head",), (), "[vocab_size]"),
     Stage("penalties", "Bias and penalties", "偏置与惩罚", ("engine/penalties.py", "apply"),
           shape="[vocab_size]"),
-    Stage("temperature", "Temperature", "温度", ("engine/sampling.py", "_weights"), shape="[vocab_size]"),
+    Stage("temperature", "Temperature", "温度", ("engine/draw.py", "weights_of"), shape="[vocab_size]"),
     Stage("filters", "top-k, top-p, min-p", "top-k、top-p、min-p 筛选",
           ("engine/sampling.py", "distribution"), shape="[kept]"),
-    Stage("draw", "Draw", "抽取", ("engine/sampling.py", "pick"), shape="one token"),
+    Stage("draw", "Draw", "抽取", ("engine/draw.py", "pick"), shape="one token"),
 )  # fmt: skip
 
 # Where positions that were learned come in.
