@@ -123,18 +123,21 @@ def test_pages_that_were_never_touched_are_not_resident() -> None:
 @pytest.mark.parametrize("alias", ["smollm2", "gemma3-270m"])
 def test_the_receipt_of_a_real_run(alias: str) -> None:
     with boli.load(alias, context=1024, threads=2) as llm:
-        answer = llm.generate("Once upon a time", max_tokens=8)
+        answer = llm.generate("one two three four five six seven " * 4, max_tokens=48, ignore_eos=True)
         allocated, process, path = llm.ledger.totals(), llm.ledger.resident_bytes(), Path(llm.path)
     found = receipt(
         path, context=1024, threads=2, allocated=allocated, process=process,
-        prompt_tokens=len(answer.prompt_token_ids), new_tokens=8, device=find_device("Ryzen 9 7950X"),
+        prompt_tokens=len(answer.prompt_token_ids), new_tokens=48, device=find_device("Ryzen 9 7950X"),
+        drafted_tokens=answer.drafted_tokens, accepted_tokens=answer.accepted_tokens,
+        most_drafted=answer.most_drafted,
         tokens_per_s={"decode": answer.timings.decode_tokens_per_s},
     )  # fmt: skip
     for line in found.lines:
-        if line.category == "kv_cache" or line.category.startswith("weights/"):
+        if line.category in ("kv_cache", "workspace") or line.category.startswith("weights/"):
             assert line.predicted is not None
             assert line.predicted.value == line.allocated
     assert [each.phase for each in found.speeds] == ["decode"]
+    assert answer.most_drafted > 1  # guesses, whose rows of logits are in the workspace
     assert found.process == process
 
 

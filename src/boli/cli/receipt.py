@@ -63,6 +63,7 @@ def receipt_of(llm: LLM, completion: Completion, before: Limits | None) -> Recei
         new_tokens=len(completion.token_ids),
         drafted_tokens=completion.drafted_tokens,
         accepted_tokens=completion.accepted_tokens,
+        most_drafted=completion.most_drafted,
         tokens_per_s={
             "prompt": completion.timings.prefill_tokens_per_s,
             "decode": completion.timings.decode_tokens_per_s,

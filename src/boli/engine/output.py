@@ -86,6 +86,7 @@ class Completion:
         reused_tokens: Prompt tokens that were not computed because another request had computed them.
         drafted_tokens: Tokens that were guessed and verified in passing.
         accepted_tokens: How many of those were right, each of them a step saved.
+        most_drafted: How many one step verified at most.
         timings: Where the time went.
         record: What a replay needs, and `LLM.replay` takes.
         error: Why a request of a batch failed; a single one raises it instead.
@@ -100,6 +101,7 @@ class Completion:
     reused_tokens: int
     drafted_tokens: int
     accepted_tokens: int
+    most_drafted: int
     timings: Timings
     record: RunRecord
     error: Exception | None = None

@@ -26,17 +26,20 @@ class Guesses:
         acceptance: Says how many are worth making.
         drafted: How many tokens were guessed.
         accepted: How many of them came true.
+        most: How many were verified in one step at most.
     """
 
     drafter: Drafter
     acceptance: Acceptance
     drafted: int = 0
     accepted: int = 0
+    most: int = 0
 
     def verified(self, proposed: int, accepted: int) -> None:
         """Enters what became of a draft."""
         self.drafted += proposed
         self.accepted += accepted
+        self.most = max(self.most, proposed)
         self.acceptance.observe(proposed, accepted)
 
 

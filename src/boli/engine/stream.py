@@ -128,6 +128,7 @@ class Stream(Iterator[Chunk]):
             reused_tokens=request.reused,
             drafted_tokens=record.drafted_tokens,
             accepted_tokens=record.accepted_tokens,
+            most_drafted=0 if request.guesses is None else request.guesses.most,
             timings=timings,
             record=record,
             error=request.error,

@@ -142,6 +142,7 @@ def receipt(
     new_tokens: int = 0,
     drafted_tokens: int = 0,
     accepted_tokens: int = 0,
+    most_drafted: int = 0,
     tokens_per_s: Mapping[str, float] | None = None,
     device: Device | None = None,
 ) -> Receipt:
@@ -161,9 +162,10 @@ def receipt(
             with the room beside it that `boli.load` makes, if left out.
         prompt_tokens: Tokens of the prompt that was measured, of one sequence.
         depth: Positions before the decoding; those of the prompt if left out.
-        new_tokens: Tokens that each sequence decoded; guesses that are verified add rows of logits.
+        new_tokens: Tokens that each sequence decoded.
         drafted_tokens: How many were guessed; each took a row of a step.
         accepted_tokens: How many of those were right, and so came with the step of another token.
+        most_drafted: How many one step verified at most: so many more rows of logits it had.
         tokens_per_s: Measured speed of "prompt" and "decode"; nothing, and speed is left out.
         device: The machine; if speed was measured and this is left out, it is measured now.
     """
@@ -171,7 +173,10 @@ def receipt(
     run = weigh_run(model, context=context, threads=threads, types=types, kv_dtype=kv_dtype)
     workspace = total({
         "loaded": run.categories["workspace"],
-        "logits": amount("bytes", "rows · row", rows=sequences or 1, row=run.logits_row.value),
+        "logits": amount(
+            "bytes", "(sequences + most_drafted) · row",
+            sequences=sequences or 1, most_drafted=most_drafted, row=run.logits_row.value,
+        ),
     })  # fmt: skip
     categories = {**run.categories, "workspace": workspace}
     if sequences is not None:
