@@ -11,23 +11,31 @@ from boli.cli.terminal import is_terminal, note, quoted, visible
 from boli.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from boli.engine.llm import LLM
-    from boli.engine.output import Completion
+    from boli.engine.output import Chunk, Completion
     from boli.engine.sampling import Sampled
     from boli.engine.stream import Stream
     from boli.text import Tokenizer
 
 
-def write_answer(stream: Stream) -> None:
+def write_answer(stream: Stream, between: Callable[[Chunk], object] | None = None) -> None:
     """Writes a stream's text to stdout as it comes, and a line feed behind it however it ends.
 
     A terminal gets control characters as pictures; a file or pipe gets the text as it is.
+
+    Args:
+        stream: The answer.
+        between: Called with each chunk when it is written.
     """
     terminal = sys.stdout.isatty()
     try:
         for chunk in stream:
             sys.stdout.write(visible(chunk.text, lines=True) if terminal else chunk.text)
             sys.stdout.flush()
+            if between is not None:
+                between(chunk)
     finally:
         sys.stdout.write("\n")
         sys.stdout.flush()

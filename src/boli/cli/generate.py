@@ -11,7 +11,7 @@ from boli.cli import arguments
 from boli.cli.answer import document, keep, print_logprobs, print_summary, write_answer
 from boli.cli.options import Loading, Sampling, with_groups
 from boli.cli.progress import TerminalProgress
-from boli.cli.receipt import limits_before, print_receipt, receipt_of, save_receipt
+from boli.cli.receipt import Watch, print_receipt, save_receipt
 from boli.cli.terminal import is_terminal, print_json, styled, visible
 
 HELP = """Continue a text.
@@ -54,13 +54,16 @@ def generate(
     text = arguments.read_text(prompt)
     options = sampling.options(logprobs)
     with TerminalProgress() as progress, loading.load(model, progress) as llm:
-        limits = limits_before(llm, wanted=receipt or receipt_svg is not None)
+        watch = Watch(llm, wanted=receipt or receipt_svg is not None)
         if json:
-            completion = llm.generate(text, **options)
+            with llm.stream(text, **options) as stream:
+                for chunk in stream:
+                    watch.look(chunk)
+            completion = stream.completion
             keep(completion)
             answer = document(llm, completion, sampled=sampling.temperature > 0)
             if receipt or receipt_svg is not None:
-                account = receipt_of(llm, completion, limits)
+                account = watch.receipt(llm, completion)
                 answer["receipt"] = account.to_json()
                 if receipt_svg is not None:
                     save_receipt(account, receipt_svg)
@@ -69,13 +72,13 @@ def generate(
         with llm.stream(text, **options) as stream:
             if prompt != "-":
                 _echo(text)
-            write_answer(stream)
+            write_answer(stream, watch.look)
         keep(stream.completion)
         if stream.completion.logprobs is not None:
             print_logprobs(llm.tokenizer, stream.completion.logprobs)
         print_summary(stream.completion, sampled=sampling.temperature > 0, loaded=True)
         if receipt or receipt_svg is not None:
-            account = receipt_of(llm, stream.completion, limits)
+            account = watch.receipt(llm, stream.completion)
             if receipt:
                 print_receipt(account)
             if receipt_svg is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
 from boli.cli.terminal import note
@@ -11,76 +14,90 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from boli.bench import Result
-    from boli.cpu.limits import Limits
+    from boli.cpu.limits import Glances
     from boli.engine.llm import LLM
-    from boli.engine.output import Completion
+    from boli.engine.output import Chunk, Completion
     from boli.weigh.receipt import Receipt
 
 
-#: The machine is another one if what it reads a second has changed by this share.
-CHANGED = 0.2
+#: Seconds between two looks at the memory during a run.
+LOOK_EVERY = 0.08
+#: So many looks say more of a run than what was measured before and after it.
+ENOUGH = 3
 
 
-def limits_before(llm: LLM, *, wanted: bool) -> Limits | None:
-    """What the machine can do before a run that a receipt is wanted of.
+class Watch:
+    """What the machine can do while a run is under way, of which a receipt is wanted.
 
-    Clocks and neighbours change from one second to the next, so a run is held against what was measured
-    on both sides of it.
+    Clocks, neighbours and the place of virtual processors change within a tenth of a second, and with them
+    the memory's speed, at times by half. So the run is interrupted now and then to measure that again; how
+    long is known, and taken off the time of decoding.
+
+    Args:
+        llm: What runs.
+        wanted: Whether a receipt is; else nothing is measured.
     """
-    if not wanted:
-        return None
-    from boli.cpu.limits import measure  # noqa: PLC0415  a second of work
 
-    return measure(llm.threads)
+    def __init__(self, llm: LLM, *, wanted: bool) -> None:
+        self._glances: Glances | None = None
+        self._paused = 0.0
+        self._last = time.perf_counter()
+        if wanted:
+            from boli.cpu.limits import Glances, measure  # noqa: PLC0415  a second of work
 
+            self._before = measure(llm.threads)
+            self._glances = Glances(llm.threads)
+            self._last = time.perf_counter()
 
-def receipt_of(llm: LLM, completion: Completion, before: Limits | None) -> Receipt:
-    """Reads the books, then weighs the model as if it had never run, on the machine as it was around it."""
-    llm.ledger.record_libraries()
-    process, resident, allocated = (
-        llm.ledger.resident_bytes(), llm.ledger.resident(), llm.ledger.totals()
-    )  # fmt: skip
-    from boli.cpu.limits import measure  # noqa: PLC0415
-    from boli.weigh.devices import measured_device  # noqa: PLC0415
-    from boli.weigh.receipt import receipt  # noqa: PLC0415  brings in what has to be weighed first
+    def look(self, chunk: Chunk) -> None:
+        """Between two tokens: looks at the memory if it is time."""
+        start = time.perf_counter()
+        if self._glances is None or chunk.finish_reason is not None or start - self._last < LOOK_EVERY:
+            return
+        self._glances.look()
+        self._last = time.perf_counter()
+        self._paused += self._last - start
 
-    limits = after = measure(llm.threads)
-    if before is not None:
-        limits = before + after
-        if words := changed(before, after):
-            note(words, "dim")
-    return receipt(
-        llm.path,
-        name=llm.name,
-        context=llm.context,
-        threads=llm.threads,
-        allocated=allocated,
-        process=process,
-        resident=resident,
-        types=llm.number_formats,
-        kv_dtype=llm.kv_cache_type,
-        prompt_tokens=len(completion.prompt_token_ids),
-        new_tokens=len(completion.token_ids),
-        drafted_tokens=completion.drafted_tokens,
-        accepted_tokens=completion.accepted_tokens,
-        most_drafted=completion.most_drafted,
-        tokens_per_s={
-            "prompt": completion.timings.prefill_tokens_per_s,
-            "decode": completion.timings.decode_tokens_per_s,
-        },
-        device=measured_device(limits),
-    )
+    def receipt(self, llm: LLM, completion: Completion) -> Receipt:
+        """Reads the books, then weighs the model as if it had never run, on the machine as it was."""
+        from boli.cpu.limits import Spread, measure  # noqa: PLC0415
+        from boli.weigh.devices import measured_device  # noqa: PLC0415
+        from boli.weigh.receipt import receipt  # noqa: PLC0415  brings in what has to be weighed first
 
-
-def changed(before: Limits, after: Limits) -> str:
-    """Says that the machine became another one during a run; empty if it did not."""
-    then, now = before.read_bytes_per_s.median, after.read_bytes_per_s.median
-    if abs(now / then - 1) <= CHANGED:
-        return ""
-    return (
-        f"The machine read {then / 1e9:.0f} GB/s before this run and {now / 1e9:.0f} GB/s after it; "
-        "the predicted speed is as unsure."
-    )
+        assert self._glances is not None, "no receipt was wanted"
+        seen = self._glances.close()
+        llm.ledger.record_libraries()
+        process, resident, allocated = (
+            llm.ledger.resident_bytes(), llm.ledger.resident(), llm.ledger.totals()
+        )  # fmt: skip
+        limits = self._before + measure(llm.threads)
+        if len(seen) >= ENOUGH:
+            # Bytes by speed are times, and times add: so the mean of speeds is the harmonic one.
+            limits = replace(limits, read_bytes_per_s=Spread((harmonic_mean(seen),)))
+        timings = completion.timings
+        decoded = len(completion.token_ids) - 1
+        took = timings.decode_s - self._paused
+        return receipt(
+            llm.path,
+            name=llm.name,
+            context=llm.context,
+            threads=llm.threads,
+            allocated=allocated,
+            process=process,
+            resident=resident,
+            types=llm.number_formats,
+            kv_dtype=llm.kv_cache_type,
+            prompt_tokens=len(completion.prompt_token_ids),
+            new_tokens=len(completion.token_ids),
+            drafted_tokens=completion.drafted_tokens,
+            accepted_tokens=completion.accepted_tokens,
+            most_drafted=completion.most_drafted,
+            tokens_per_s={
+                "prompt": timings.prefill_tokens_per_s,
+                "decode": decoded / took if decoded > 0 and took > 0.0 else 0.0,
+            },
+            device=measured_device(limits),
+        )
 
 
 def receipt_of_bench(result: Result) -> Receipt:

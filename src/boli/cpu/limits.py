@@ -127,6 +127,38 @@ def measure(threads: int, progress: compiler.Progress | None = None) -> Limits:
     return Limits(threads, reading, peaks["int8"], peaks["bf16"], peaks["f32"], size * threads)
 
 
+class Glances:
+    """The memory's speed, looked at again and again beside other work: some 8 ms each time.
+
+    Args:
+        threads: How many read together, at least 1.
+
+    Raises:
+        OutOfMemory: As `measure`.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._function = _functions(None)["read"]
+        self._pool = ThreadPoolExecutor(threads, "boli-glance")
+        self._crew = _Crew(self._pool, threads)
+        self._size = _buffer_bytes() // threads // _LINE * _LINE
+        self._parts = _written(self._crew, self._size)
+        self._samples: list[float] = []
+
+    def look(self) -> None:
+        """Reads a buffer that is larger than the caches, once."""
+        places = [part.ctypes.data for part in self._parts]
+        spans = self._crew.spans(lambda number: self._function(places[number], self._size))
+        # Whose processor is busy begins later: of a single look that would be a part.
+        self._samples.append(self._crew.threads * self._size / max(end - start for start, end in spans))
+
+    def close(self) -> tuple[float, ...]:
+        """Gives the memory back; returns the bytes a second of each look."""
+        self._pool.shutdown()
+        self._parts.clear()
+        return tuple(self._samples)
+
+
 def largest_cache_bytes() -> int:
     """The last cache of this processor; 32 MiB if the system does not say."""
     sizes = []
@@ -192,6 +224,11 @@ class _Crew:
 
     def seconds(self, call: Callable[[int], object]) -> float:
         """From the first start to the last end of `call(0) … call(threads - 1)`."""
+        starts, ends = zip(*self.spans(call), strict=True)
+        return float(max(ends) - min(starts))
+
+    def spans(self, call: Callable[[int], object]) -> list[tuple[float, float]]:
+        """Start and end of each of `call(0) … call(threads - 1)`."""
         barrier = threading.Barrier(self.threads)
 
         def one(number: int) -> tuple[float, float]:
@@ -202,21 +239,26 @@ class _Crew:
 
         try:
             jobs = [self._pool.submit(one, number) for number in range(self.threads)]
-            starts, ends = zip(*(job.result() for job in jobs), strict=True)
+            return [job.result() for job in jobs]
         except BaseException:  # Ctrl-C: let nobody wait for who will not come
             barrier.abort()
             raise
-        return float(max(ends) - min(starts))
 
 
 def _reading(crew: _Crew, function: compiler.Function, size: int) -> Spread:
     """Bytes a second, each thread reading `size` bytes of its own."""
-    parts = [_aligned(size) for _ in range(crew.threads)]
-    # Each thread writes what it will read: pages lie near it, and none is the system's page of zeros.
-    crew.seconds(lambda number: parts[number].fill(number + 1))
+    parts = _written(crew, size)
     places = [part.ctypes.data for part in parts]
     seconds = [crew.seconds(lambda number: function(places[number], size)) for _ in range(SAMPLES)]
     return Spread(tuple(crew.threads * size / taken for taken in seconds))
+
+
+def _written(crew: _Crew, size: int) -> list[npt.NDArray[np.uint8]]:
+    """Memory for each thread to read."""
+    parts = [_aligned(size) for _ in range(crew.threads)]
+    # Each thread writes what it will read: pages lie near it, and none is the system's page of zeros.
+    crew.seconds(lambda number: parts[number].fill(number + 1))
+    return parts
 
 
 def _multiplying(crew: _Crew, function: compiler.Function, kind: Kind, tile: tuple[int, int]) -> Spread:
