@@ -77,4 +77,3 @@ def test_a_short_run_is_held_against_before_and_after(llm: boli.LLM) -> None:
             watch.look(chunk)
     found = watch.receipt(llm, stream.completion)
     assert {each.phase for each in found.speeds} == {"prompt", "decode"}
-    assert found.closed
