@@ -95,7 +95,12 @@ def _speed(picture: Picture, y: float, each: Measured) -> float:
     )
     picture.dot(_LEFT + phase.best.value * scale, middle, 5, hollow=True)
     picture.dot(_LEFT + each.tokens_per_s * scale, middle, 5)
-    label = f"measured {each.tokens_per_s:,.1f}, predicted {phase.best.value:,.1f}"
+    # Short enough to stand beside the line.
+    label = f"measured {_rate(each.tokens_per_s)}, predicted {_rate(phase.best.value)}"
     x = min(_LEFT + most * scale + 10, WIDTH - _MARGIN - 11 * breadth(label))
     picture.text(x, middle + 4, label, size=11, kind="faint")
     return y + _ROW
+
+
+def _rate(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:,.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.1f}"
