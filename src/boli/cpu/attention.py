@@ -18,18 +18,16 @@ from typing import Any
 from boli.cpu.lanes import (
     add,
     broadcast,
-    exp,
     first_lane,
     fma,
     keep_lanes,
     maximum,
     mul,
-    nearest_bf16,
     reduce_add,
     reduce_max,
-    store_pairs,
     sub,
 )
+from boli.cpu.powers import add_pairs, exp2, exp2_for_bf16, load_pairs, pairs_of_bf16, store_pairs
 from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, to_f32
 from boli.cpu.sizes import (
     ADDED,
@@ -100,10 +98,14 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             for m in range(rows):
                 position = load_i32(scratch + POSITIONS + m * 4) - number * PAGE_SIZE
                 soften(scratch, m, position, window, sums + m * stride, scales, rounded)
-            store(scratch + SHRINK, exp(load(scratch + SHRINK)))
+            store(scratch + SHRINK, exp2(load(scratch + SHRINK)))
             for m in range(rows):
                 total, factor = scratch + CHUNK_SUMS + m * VECTOR, load_f32(scratch + SHRINK + m * F4)
-                store(total, fma(load(total), broadcast(factor), load(scratch + ADDED + m * VECTOR)))
+                if rounded:
+                    pairs = load_pairs(scratch + PROBABILITIES + m * ROW)
+                    store(total, add_pairs(mul(load(total), broadcast(factor)), pairs))
+                else:
+                    store(total, fma(load(total), broadcast(factor), load(scratch + ADDED + m * VECTOR)))
             for d in range(0, padded, HEAD_PADDING):
                 mix(
                     values + d * PAGE_SIZE * size, HEAD_PADDING * size * pair, PAGE_SIZE // pair,
@@ -139,19 +141,20 @@ def soften(scratch, m, position, window, statistics, scales, rounded):
         odd = keep_lanes(odd, first // 2, end // 2)
     before = load_f32(statistics)
     now = max(before, reduce_max(maximum(even, odd)))
-    even, odd = exp(sub(even, broadcast(now))), exp(sub(odd, broadcast(now)))
+    store_f32(scratch + SHRINK + m * F4, before - now)  # minus infinity on the first page
+    store_f32(statistics, now)
+    even, odd = sub(even, broadcast(now)), sub(odd, broadcast(now))
     if rounded:
-        even, odd = nearest_bf16(even), nearest_bf16(odd)
-        store_pairs(probabilities, even, odd)
-    elif scales != 0:
+        store_pairs(probabilities, pairs_of_bf16(exp2_for_bf16(even), exp2_for_bf16(odd)))
+        return
+    even, odd = exp2(even), exp2(odd)
+    if scales != 0:
         store(probabilities, mul(even, load(scales + ROW)))
         store(probabilities + VECTOR, mul(odd, load(scales + ROW + VECTOR)))
     else:
         store(probabilities, even)
         store(probabilities + VECTOR, odd)
     store(scratch + ADDED + m * VECTOR, add(even, odd))
-    store_f32(scratch + SHRINK + m * F4, before - now)  # minus infinity on the first page
-    store_f32(statistics, now)
 
 
 @kernel
@@ -176,7 +179,7 @@ def merge(result, chunk, padded):
     if largest == to_f32(-1) / to_f32(0):  # it saw nothing
         return
     now = max(before, largest)
-    old, new = exp(broadcast(before - now)), exp(broadcast(largest - now))
+    old, new = exp2(broadcast(before - now)), exp2(broadcast(largest - now))
     total = fma(old, broadcast(load_f32(result + F4)), mul(new, broadcast(load_f32(chunk + F4))))
     store_f32(result, now)
     store_f32(result + F4, first_lane(total))
@@ -186,7 +189,7 @@ def merge(result, chunk, padded):
 
 @kernel
 def finish(result, size, destination):
-    """Σ exp · v / Σ exp."""
+    """Σ 2^s · v / Σ 2^s."""
     inverse = broadcast(to_f32(1) / load_f32(result + F4))
     whole = size // 16 * VECTOR
     for at in range(0, whole, VECTOR):

@@ -34,8 +34,8 @@ from boli.machine import cache_dir
 
 # Everything whose text decides what the machine code does.
 _SOURCES = (
-    "simd.py", "dots.py", "lanes.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py", "tiles.py",
-    "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py",
+    "simd.py", "dots.py", "lanes.py", "powers.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py",
+    "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py",
     "largest.py", "step.py", "plan.py", "probe.py", "target.py",
 )  # fmt: skip
 

@@ -32,6 +32,9 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
+BFLOAT = _BFloat()
+
+
 def emit_dot(builder: Builder, total: Value, weights: Value, activations: Value, *, bits: int = 8) -> Value:
     """Adds to each of 16 sums four products of an unsigned and a signed byte.
 
@@ -85,7 +88,7 @@ def emit_dot_bf16(builder: Builder, total: Value, left: Value, right: Value) -> 
         "avx512bf16": ("llvm.x86.avx512bf16.dpbf16ps.512", 16),
         "neon_bf16": ("llvm.aarch64.neon.bfdot.v4f32.v8bf16", 4),
     }[form]
-    sums, pairs = ir.VectorType(F32, lanes), ir.VectorType(_BFloat(), 2 * lanes)
+    sums, pairs = ir.VectorType(F32, lanes), ir.VectorType(BFLOAT, 2 * lanes)
 
     def emit_part(total: Value, left: Value, right: Value) -> Value:
         function = declare(builder, name, sums, sums, pairs, pairs)

@@ -271,17 +271,3 @@ def first_lane(b: Builder, x: Value) -> Value:
 def with_lane(b: Builder, x: Value, index: Value, value: Value) -> Value:
     """`x` with another number in one lane."""
     return b.insert_element(x, value, b.trunc(index, I32))
-
-
-@operation(f32x16, f32x16)
-def nearest_bf16(b: Builder, x: Value) -> Value:
-    """Each lane rounded to a bfloat16, halves away from zero, still as float32."""
-    bits = b.add(b.bitcast(x, I32X16), ir.Constant(I32X16, [0x8000] * LANES))
-    return b.bitcast(b.and_(bits, ir.Constant(I32X16, [0xFFFF0000] * LANES)), F32X16)
-
-
-@operation(void, i64, f32x16, f32x16)
-def store_pairs(b: Builder, address: Value, low: Value, high: Value) -> Value:
-    """16 pairs of bfloat16 out of lanes that are rounded already."""
-    below = b.lshr(b.bitcast(low, I32X16), ir.Constant(I32X16, [16] * LANES))
-    return b.store(b.or_(below, b.bitcast(high, I32X16)), pointer(b, address, I32X16), align=4)

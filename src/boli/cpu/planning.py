@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,7 +147,7 @@ class Plan:
             p.KV_HEADS: config.num_key_value_heads,
             p.HEAD_DIM: config.head_dim,
             p.HEAD_PADDED: padded(config.head_dim, HEAD_PADDING),
-            p.ATTENTION_SCALE: _bits(config.attention_scale),
+            p.ATTENTION_SCALE: _bits(config.attention_scale * math.log2(math.e)),  # softmax of powers of two
             p.LAYER_NORM: int(config.norm == "layer"),
             p.NORM_EPS: _bits(config.norm_eps),
             p.ACTIVATION: ACTIVATIONS[config.activation],

@@ -11,6 +11,8 @@ to 8 bits of precision, before it mixes the values; the weights here are as they
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +38,7 @@ def attention_weights(
     """
     kv_heads = config.num_key_value_heads
     group = config.num_attention_heads // kv_heads
-    scaled = queries * np.float32(config.attention_scale)
+    scaled = queries * np.float32(config.attention_scale * math.log2(math.e))  # for powers of 2
     if kv_type == "bf16":
         scaled = _to_bf16(scaled)
     grouped = scaled.reshape(len(queries), kv_heads, group, config.head_dim).astype(np.float64)
@@ -45,7 +47,7 @@ def attention_weights(
     window = config.window_of(layer) or len(keys)
     scores[..., (distance < 0) | (distance >= window)] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
+    np.exp2(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     weights: Float32 = scores.reshape(config.num_attention_heads, len(queries), len(keys)).astype(np.float32)
     return weights
