@@ -2,6 +2,7 @@
 
     softmax(scale · q Kᵀ) V
 
+The softmax is one of powers of two, for `ATTENTION_SCALE` in the plan has log₂ e in it (`powers.py`).
 Both products are tiles like those of the matrix products; `kv.py` says how pages lie, so that the
 probabilities of even and odd positions become the second product's activations without a shuffle.
 
