@@ -316,6 +316,66 @@ def test_a_program_ends_with_its_model_loaded(ending: str, zoo: Zoo) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+# An end may come before a thread of the team has woken up for the last step. Here it always does: the
+# thread begins its life when both were announced. Each in a process of its own, which may be stuck.
+LATE = """
+import sys, threading, time
+from pathlib import Path
+import numpy as np
+from boli.cpu import plan as p
+from boli.cpu.team import control_words
+from boli.errors import BoliError
+from cpu.driving import logits_of, make_runner
+
+runner = make_runner(Path(sys.argv[1]), threads=2)
+expected = logits_of(runner, [5, 6, 7])
+entry, plan, team = runner._team._entry, runner._team._plan, runner._team
+control = np.zeros(control_words(2) + 8, np.int64)
+control = control[-control.ctypes.data // 8 % 8 :]
+plan[p.CONTROL // p.WORD] = control.ctypes.data
+call = lambda what, thread: entry(what, control.ctypes.data, plan.ctypes.data, thread)
+call(p.PREPARE, 0)
+"""
+LATE_FOR = {
+    "a step": """
+found = []
+step = threading.Thread(target=lambda: found.append(call(p.STEP, 0)))
+step.start()
+while control[p.GO // p.WORD] == 0: time.sleep(0.001)
+end = threading.Thread(target=call, args=(p.END, 0))
+end.start()
+while control[p.STOP // p.WORD] == 0: time.sleep(0.001)
+time.sleep(0.05)
+assert end.is_alive()  # waits for the step
+call(p.WORK, 1)
+step.join(), end.join()
+assert found == [0]
+assert (runner._logits[:3, :expected.shape[1]] == expected).all()
+""",
+    "nothing": """
+call(p.END, 0)
+call(p.WORK, 1)
+assert call(p.STEP, 0) == 1
+team.close()
+try:
+    team.run()
+except BoliError as error:
+    assert "closed" in str(error)
+else:
+    raise AssertionError("ran without its threads")
+""",
+}
+
+
+@pytest.mark.parametrize("late_for", LATE_FOR)
+def test_a_step_and_an_end_come_one_after_the_other(late_for: str, zoo: Zoo) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE + LATE_FOR[late_for], zoo.folder(TINY["llama"])],
+        env=with_tests(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_thread_that_cannot_start_is_an_error_and_leaves_none_behind(zoo: Zoo) -> None:
     """The address space has room for the stack of the first thread, and not of the second."""
     stack = 1 << 28

@@ -29,7 +29,7 @@ from boli.cpu.stages import (
     project_qkv,
     streams,
 )
-from boli.cpu.sync import announce, atomic_load, barrier, prepare_control, wait_for_news
+from boli.cpu.sync import announce_end, announce_step, barrier, end_step, prepare_control, wait_for_news
 
 
 @kernel
@@ -127,8 +127,7 @@ def work(control, plan, thread):
     """Does this thread's share of step after step, until the end."""
     seen = 0
     while True:
-        wait_for_news(control, seen)
-        if atomic_load(control + p.STOP) != 0:
+        if not wait_for_news(control, seen):
             return
         seen += 1
         forward(plan, thread)
@@ -137,24 +136,27 @@ def work(control, plan, thread):
 
 @kernel
 def run(what, control, plan, thread):
-    """Does one of four things."""
+    """Does one of four things; returns 0, or 1 for a step that was not run because the end came first."""
     if what == p.STEP:
-        announce(control, p.GO)
+        if not announce_step(control):
+            return 1
         forward(plan, 0)
         end_observation(plan, 0)
+        end_step(control)
     elif what == p.WORK:
         work(control, plan, thread)
     elif what == p.PREPARE:
         prepare_control(control)
     elif what == p.END:
-        announce(control, p.STOP)
+        announce_end(control)
+    return 0
 
 
 def entry(what, control, plan, thread):
     """The only compiled function that Python calls; `what` is one of the four of `plan.py`."""
-    run(what, control, plan, thread)
+    return run(what, control, plan, thread)
 
 
 def observed_entry(what, control, plan, thread):
     """The same for a step that is watched: another function, for `plan` is of another type."""
-    run(what, control, watch(plan), thread)
+    return run(what, control, watch(plan), thread)

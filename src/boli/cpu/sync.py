@@ -147,38 +147,59 @@ def prepare_control(control):
 
 
 @kernel
-def announce(control, word):
-    """Raises GO or STOP, and wakes all who sleep."""
-    atomic_add(control + word, 1)
-    # Who is about to sleep counts itself first and then looks at GO; we change GO first and then
-    # look at the count. So at least one of us sees the other.
-    if atomic_add(control + p.SLEEPERS, 0) > 0:
-        lock(control + p.MUTEX)
+def announce_step(control):
+    """Tells the team of a step, unless its end was announced before: 1 or 0.
+
+    Steps and the end are announced one after the other, under the mutex: everybody takes part in every
+    step that came before the end, and nobody waits for one that did not.
+    """
+    lock(control + p.MUTEX)
+    possible = int(atomic_load(control + p.STOP) == 0)
+    if possible:
+        store_i64(control + p.BUSY, 1)
+        atomic_add(control + p.GO, 1)
         condition_broadcast(control + p.CONDITION)
-        unlock(control + p.MUTEX)
+    unlock(control + p.MUTEX)
+    return possible
+
+
+@kernel
+def end_step(control):
+    """Says that the caller of a step has finished it too."""
+    atomic_add(control + p.BUSY, -1)
+
+
+@kernel
+def announce_end(control):
+    """Tells the team to go home, and returns when no step is running."""
+    lock(control + p.MUTEX)
+    atomic_add(control + p.STOP, 1)
+    condition_broadcast(control + p.CONDITION)
+    unlock(control + p.MUTEX)
+    while atomic_load(control + p.BUSY) != 0:
+        sched_yield()
 
 
 @kernel
 def nothing_new(control, seen):
     """Whether there is neither a step that this thread has not seen, nor an end."""
-    return atomic_add(control + p.GO, 0) == seen and atomic_add(control + p.STOP, 0) == 0
+    return atomic_load(control + p.GO) == seen and atomic_load(control + p.STOP) == 0
 
 
 @kernel
 def wait_for_news(control, seen):
-    """Returns when there is a step that this thread has not seen, or an end."""
+    """Returns 1 when there is a step that this thread has not seen, or 0 after the last one."""
     spins = 0
-    while spins < SPINS_BEFORE_SLEEP:
-        if atomic_load(control + p.GO) != seen or atomic_load(control + p.STOP) != 0:
-            return
+    while spins < SPINS_BEFORE_SLEEP and nothing_new(control, seen):
         spins += 1
         if spins > SPINS_BEFORE_YIELD:
             sched_yield()
         else:
             pause()
-    lock(control + p.MUTEX)
-    atomic_add(control + p.SLEEPERS, 1)
-    while nothing_new(control, seen):
-        condition_wait(control + p.CONDITION, control + p.MUTEX)
-    atomic_add(control + p.SLEEPERS, -1)
-    unlock(control + p.MUTEX)
+    if nothing_new(control, seen):
+        lock(control + p.MUTEX)
+        while nothing_new(control, seen):
+            condition_wait(control + p.CONDITION, control + p.MUTEX)
+        unlock(control + p.MUTEX)
+    # Once more: an end comes after all steps, so none can be missed by now.
+    return int(atomic_load(control + p.GO) != seen)

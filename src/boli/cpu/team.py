@@ -35,7 +35,6 @@ class Team:
     def __init__(self, entry: Function, control: Words, plan: Words, threads: int) -> None:
         self._entry, self._control, self._plan = entry, control, plan
         self._process = os.getpid()
-        self._closed = False
         self._threads: list[threading.Thread] = []
         self._call(p.PREPARE)
         try:
@@ -63,27 +62,28 @@ class Team:
         Raises:
             BoliError: the team was closed, or this is a forked child, where the threads do not exist.
         """
-        if self._closed:
-            raise BoliError("this model was closed", remedy="load it again")
         if os.getpid() != self._process:
             raise BoliError(
                 "a loaded model cannot be used in a forked process",
                 cause="its threads stayed in the parent",
                 remedy="load the model after the fork, or start processes by 'spawn'",
             )
-        self._call(p.STEP)
+        if self._call(p.STEP):
+            raise BoliError("this model was closed", remedy="load it again")
 
     def close(self) -> None:
-        """Ends the threads. May be called twice, and in a forked child, where it does nothing."""
-        self._closed = True
+        """Ends the threads after the step that is running, if one is.
+
+        May be called twice, by any thread, and in a forked child, where it does nothing.
+        """
         if os.getpid() == self._process:
             self._call(p.END)
             for thread in self._threads:
                 thread.join()
             self._threads = []
 
-    def _call(self, what: int) -> None:
-        self._entry(what, self._control.ctypes.data, self._plan.ctypes.data, 0)
+    def _call(self, what: int) -> int:
+        return self._entry(what, self._control.ctypes.data, self._plan.ctypes.data, 0)
 
 
 def control_words(threads: int) -> int:
