@@ -63,7 +63,7 @@ def test_a_packed_matrix_holds_the_same_numbers(name: str, rows: int, columns: i
     matrix = random_matrix(name, rows, columns)
     layout = LAYOUTS[name]
     packed = np.full(packed_bytes(layout, rows, columns), 0xAB, np.uint8)
-    pack_into(packed, matrix)
+    pack_into(packed.reshape(-1, layout.block_bytes(columns)), matrix)
     expected = dequantize(matrix.data, matrix.format, columns)
     assert np.isfinite(expected).all()
     np.testing.assert_array_equal(unpacked(packed, layout, rows, columns), expected)
@@ -84,14 +84,26 @@ def test_parts_and_row_orders_are_packed_as_asked(name: str) -> None:
     shuffled = Matrix(matrix.format, 48, 256, matrix.data, order)
     layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, 20, 256), np.uint8)
-    pack_into(packed, shuffled, 10, 30)
+    pack_into(packed.reshape(-1, layout.block_bytes(256)), shuffled, 10, 30)
     expected = dequantize(matrix.data[order[10:30]], matrix.format, 256)
     np.testing.assert_array_equal(unpacked(packed, layout, 20, 256), expected)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_blocks_may_lie_apart(name: str) -> None:
+    matrix, layout = random_matrix(name, 72, 512), LAYOUTS[name]
+    block_bytes = layout.block_bytes(512)
+    room = np.full((3, 2, block_bytes), 0xAB, np.uint8)
+    pack_into(room[:, 1], matrix)
+    together = np.ascontiguousarray(room[:, 1]).reshape(-1)
+    expected = dequantize(matrix.data, matrix.format, 512)
+    np.testing.assert_array_equal(unpacked(together, layout, 72, 512), expected)
+    assert (room[:, 0] == 0xAB).all()
 
 
 def test_odd_sizes_are_padded_with_zeros() -> None:
     matrix = random_matrix("F32", 5, 172)
     layout = LAYOUTS["F32"]
     packed = np.full(packed_bytes(layout, 5, 172), 0xAB, np.uint8)
-    pack_into(packed, matrix)
+    pack_into(packed.reshape(-1, layout.block_bytes(172)), matrix)
     assert not unpacked(packed, layout, 16, 172)[5:].any()

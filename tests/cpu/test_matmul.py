@@ -71,7 +71,7 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
     matrix = random_matrix(name, matrix_rows, COLUMNS)
     layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, matrix_rows, COLUMNS), np.uint8)
-    pack_into(packed, matrix)
+    pack_into(packed.reshape(-1, layout.block_bytes(COLUMNS)), matrix)
     (function,) = compiler.load([project_unit(layout)])
     starts = np.cumsum([0, *tiles(len(activations))])
     parts = [encoded(activations[start:end], layout.encoding)[0] for start, end in pairwise(starts)]
@@ -147,7 +147,7 @@ def look_up_rows(matrix: Matrix, rows: list[int]) -> None:
     """Looks rows of a matrix up and compares them with what the file says."""
     layout = LAYOUTS[matrix.format.name]
     packed = np.empty(packed_bytes(layout, matrix.rows, COLUMNS), np.uint8)
-    pack_into(packed, matrix)
+    pack_into(packed.reshape(-1, layout.block_bytes(COLUMNS)), matrix)
     (function,) = compiler.load([look_up_unit(layout)])
     expected = dequantize(matrix.data, matrix.format, COLUMNS)
     panel = np.empty(COLUMNS // 32 * 2048, np.uint8)

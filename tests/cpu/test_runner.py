@@ -148,6 +148,18 @@ def test_a_step_that_would_read_outside_its_tables_is_refused(zoo: Zoo) -> None:
     runner.close()
 
 
+def test_gate_and_up_lie_block_by_block_in_turns_where_they_are_alike(zoo: Zoo) -> None:
+    runner = make_runner(zoo.gguf(wide("llama"), "Q4_1"))
+    matrices = {matrix.name: matrix for matrix in runner._plan._matrices}
+    gates = [name for name in matrices if "gate" in name]
+    assert gates
+    for name in gates:
+        gate, up = matrices[name].data, matrices[name.replace("gate", "up")].data
+        assert up.ctypes.data - gate.ctypes.data == gate.shape[1]
+        assert gate.strides == up.strides == (2 * gate.shape[1], 1)
+    runner.close()
+
+
 def test_the_books_hold_every_large_buffer(zoo: Zoo) -> None:
     """Weights by format, cache and workspace add up to the arrays that the runner keeps."""
     ledger = Ledger()

@@ -16,7 +16,7 @@ from boli.cpu.probe import probe
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load_i32, load_i64
 from boli.cpu.sizes import CHUNK, CHUNK_PAGES, F4, LARGEST_TILE, PAGE_SIZE, RESULTS
 from boli.cpu.stages import meet_if_shared, scratch_of, share, streams
-from boli.cpu.sync import next_piece
+from boli.cpu.sync import first_share, next_share
 
 call_attend = function_call(11)
 
@@ -106,28 +106,41 @@ def attention(plan, layer, index, thread):
     """Every query head of every row over its own sequence."""
     rows, threads, kv_heads = load_i64(plan + p.ROWS), load_i64(plan + p.THREADS), load_i64(plan + p.KV_HEADS)
     control = load_i64(plan + p.CONTROL)
-    row, task, mine = 0, 0, next_piece(control, thread, threads, -1)
+    count, row = 0, 0
     while row < rows:
-        if rows <= p.FEW_ROWS:
-            position = position_of(plan, row)
-            chunks = range(first_visible(layer, position) // CHUNK, position // CHUNK + 1)
-            for kv_head in range(kv_heads):
-                for chunk in chunks:
-                    if task == mine:
-                        attend_chunk(plan, layer, index, thread, row, kv_head, chunk)
-                        mine = next_piece(control, thread, threads, mine)
-                    task += 1
-            row += 1
+        _, parts, row = task_of(plan, layer, row, rows)
+        count += parts * kv_heads
+    first, end = first_share(control, thread, threads, count)
+    task, row = 0, 0
+    while first < end:
+        if first < task:
+            task, row = 0, 0
+        start, parts, after = task_of(plan, layer, row, rows)
+        if first >= task + parts * kv_heads:
+            task += parts * kv_heads
+            row = after
             continue
-        end = row + 1
-        while end < min(rows, row + ROWS_AT_ONCE) and sequence_of(plan, end) == sequence_of(plan, row):
-            end += 1
-        for kv_head in range(kv_heads):
-            if task == mine:
-                attend_rows(plan, layer, index, thread, row, end, kv_head)
-                mine = next_piece(control, thread, threads, mine)
-            task += 1
-        row = end
+        for part in range(first - task, min(end - task, parts * kv_heads)):
+            if rows <= p.FEW_ROWS:
+                attend_chunk(plan, layer, index, thread, row, part // parts, start + part % parts)
+            else:
+                attend_rows(plan, layer, index, thread, row, after, part)
+        first = min(end, task + parts * kv_heads)
+        if first == end:
+            first, end = next_share(control, thread, threads, count)
+
+
+@kernel
+def task_of(plan, layer, row, rows):
+    """The tasks of a key/value head from a row on: the first chunk, how many chunks, and the row behind."""
+    if rows <= p.FEW_ROWS:
+        position = position_of(plan, row)
+        start = first_visible(layer, position) // CHUNK
+        return start, position // CHUNK + 1 - start, row + 1
+    end = row + 1
+    while end < min(rows, row + ROWS_AT_ONCE) and sequence_of(plan, end) == sequence_of(plan, row):
+        end += 1
+    return 0, 1, end
 
 
 @kernel

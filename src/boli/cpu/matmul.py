@@ -20,13 +20,14 @@ from boli.cpu.layouts import (
     LANES,
     LINE,
     ROWS_PER_BLOCK,
+    SUPER,
     VECTORS,
     IntLayout,
     Layout,
     PairLayout,
 )
 from boli.cpu.simd import function_call, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
-from boli.cpu.sizes import LARGEST_TILE, RECORD
+from boli.cpu.sizes import LARGEST_TILE, RECORD, SOME_ROWS
 from boli.cpu.tiles import int_tile, product_tile, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
@@ -52,6 +53,11 @@ def _row_bytes(layout: Layout) -> int:
     return RECORD if isinstance(layout, IntLayout) else 4
 
 
+def _step_bytes(layout: Layout) -> int:
+    """Bytes of weights of one block for one step of depth, with what is shared by some steps."""
+    return layout.block_bytes(GROUP * SUPER) // layout.depth(GROUP * SUPER)
+
+
 def project(layout: Layout) -> Any:
     """The matrix product of one layout, as a Python function for Numba to compile.
 
@@ -59,22 +65,26 @@ def project(layout: Layout) -> Any:
     first_block, end_block, accumulate`.
     """
     one, two, three, four, six = (_tile(layout, rows) for rows in (1, 2, 3, 4, LARGEST_TILE))
-    row_bytes = _row_bytes(layout)
+    row_bytes, step_bytes = _row_bytes(layout), _step_bytes(layout)
 
     def run(weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate):
         step = depth * row_bytes  # from one row's activations to the next one's
+        some = 3 <= rows <= SOME_ROWS
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            row, ahead = 0, 0
+            # One row is read as fast as the processor fetches by itself. It does not fetch far enough
+            # where each line is computed with for longer: here the first tile fetches what lies behind
+            # this block.
+            row, ahead = 0, depth * step_bytes if some else 0
             while rows - row >= LARGEST_TILE:
                 six(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
                 row += LARGEST_TILE
-                # The first tile waits for memory; while the second one computes, memory would be idle.
-                ahead = w + block_stride if row == LARGEST_TILE and block + 1 < end_block else 0
+                # Of many rows the first tile waits for memory; while the second computes, it would be idle.
+                ahead = block_stride if row == LARGEST_TILE and not some else 0
             left = rows - row
             if left == 3 and rows == 3:
-                three(w, depth, activations, out, y_stride, accumulate, 0)
+                three(w, depth, activations, out, y_stride, accumulate, ahead)
                 continue
             if left >= 4:
                 four(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)

@@ -36,14 +36,13 @@ def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: i
     """Packs rows `first_row … end_row - 1` of a matrix, in canonical order.
 
     Args:
-        destination: uint8, `packed_bytes` long; every byte is written.
+        destination: uint8 `[blocks, block_bytes]`; blocks may lie apart. Every byte is written.
         matrix: The matrix as the file has it.
         first_row: Where to start; a fused matrix is packed in parts.
         end_row: Where to end, or None for all.
     """
     layout = LAYOUTS[matrix.format.name]
     end = matrix.rows if end_row is None else end_row
-    block_bytes = layout.block_bytes(matrix.columns)
     # A few hundred blocks at a time: the working copies stay in the cache and memory stays bounded.
     blocks_at_once = max(1, (1 << 20) // (ROWS_PER_BLOCK * max(matrix.columns, 1)))
     for block in range(0, padded(end - first_row, ROWS_PER_BLOCK) // ROWS_PER_BLOCK, blocks_at_once):
@@ -52,8 +51,7 @@ def pack_into(destination: Bytes, matrix: Matrix, first_row: int = 0, end_row: i
         rows = (
             matrix.data[start:stop] if matrix.row_order is None else matrix.data[matrix.row_order[start:stop]]
         )
-        count = padded(stop - start, ROWS_PER_BLOCK) // ROWS_PER_BLOCK
-        part = destination[block * block_bytes : (block + count) * block_bytes].reshape(count, block_bytes)
+        part = destination[block : block + padded(stop - start, ROWS_PER_BLOCK) // ROWS_PER_BLOCK]
         if isinstance(layout, FloatLayout):
             _pack_floats(part, rows, layout, matrix.columns)
         elif isinstance(layout, PairLayout):

@@ -64,7 +64,7 @@ def _unit(function: str, layout: Layout, arguments: int) -> Unit:
 class PackedMatrix:
     """A matrix in the kernels' order, and the facts that its row of the plan is made of.
 
-    `data` is empty until `Packer.pack`.
+    `data` is uint8 `[blocks, block_bytes]`, and empty until `Packer.pack`.
     """
 
     name: str
@@ -93,8 +93,8 @@ class PackedMatrix:
             p.PROJECT: addresses[project_unit(self.layout).name],
             p.LOOK_UP: addresses.get(look_up_unit(self.layout).name, 0),
             p.DATA: self.data.ctypes.data,
-            p.BLOCKS: padded(self.rows, ROWS_PER_BLOCK) // ROWS_PER_BLOCK,
-            p.BLOCK_STRIDE: self.layout.block_bytes(self.columns),
+            p.BLOCKS: len(self.data),
+            p.BLOCK_STRIDE: self.data.strides[0],
             p.DEPTH: self.layout.depth(self.columns),
             p.ENCODING: p.ENCODINGS[self.layout.encoding] * p.WORD,
             p.BIAS: 0 if self.bias is None else self.bias.ctypes.data,
@@ -104,6 +104,7 @@ class PackedMatrix:
 
 
 Job = Callable[[], None]
+Wanted = tuple[PackedMatrix, "Weight", int]  # the last is the first row of a part of a fused matrix
 
 
 class Packer:
@@ -118,7 +119,7 @@ class Packer:
         self._checkpoint = checkpoint
         self._ledger = ledger
         self._packed: dict[tuple[str, int, int], PackedMatrix] = {}
-        self._wanted: dict[str, list[tuple[PackedMatrix, Weight, int]]] = {}
+        self._wanted: dict[str, list[list[Wanted]]] = {}
         vectors = [padded(w.shape[0], 32) for w in checkpoint.blueprint if len(w.shape) == 1]
         # A fused bias is cut into three, each padded.
         room = sum(vectors) + 64 * len(vectors)
@@ -133,11 +134,22 @@ class Packer:
         if key not in self._packed:
             fmt = self._checkpoint.format_of(weight).name
             values = None if bias is None else self.vector(bias, part)
-            nothing = np.empty(0, np.uint8)
+            nothing = np.empty((0, 0), np.uint8)
             packed = PackedMatrix(key[0], LAYOUTS[fmt], end - first, weight.shape[1], values, nothing)
             self._packed[key] = packed
-            self._wanted.setdefault(fmt, []).append((packed, weight, first))
+            self._wanted.setdefault(fmt, []).append([(packed, weight, first)])
         return self._packed[key]
+
+    def interleave(self, one: PackedMatrix, other: PackedMatrix) -> None:
+        """Lets two matrices that were wanted one after the other lie block by block in turns.
+
+        Whoever needs the same blocks of both reads one stream. If they are not alike, nothing is done.
+        """
+        for wanted in self._wanted.values():
+            last = [packed for entries in wanted[-2:] for packed, _, _ in entries]
+            alike = (one.rows, one.columns) == (other.rows, other.columns)
+            if alike and len(last) == 2 and last[0] is one and last[1] is other:
+                wanted[-2:] = [wanted[-2] + wanted[-1]]
 
     def vector(self, weight: Weight, part: tuple[int, int] | None = None) -> Floats:
         """A norm's weight or a bias, padded with zeros to whole vectors."""
@@ -166,12 +178,15 @@ class Packer:
         jobs: list[Job] = []
         buffers: list[Bytes] = []
         for fmt, wanted in self._wanted.items():
-            sizes = [padded(packed_bytes(m.layout, m.rows, m.columns), 64) for m, _, _ in wanted]
+            sizes = [sum(padded(_bytes_of(matrix), 64) for matrix, _, _ in entries) for entries in wanted]
             buffer = self._ledger.allocate(f"weights/{fmt}", sum(sizes), np.uint8, f"{fmt} weights")
             buffers.append(buffer)
-            for (packed, weight, first), size in zip(wanted, sizes, strict=True):
-                packed.data, buffer = buffer[:size], buffer[size:]
-                jobs += self._jobs(packed, weight, first)
+            for entries, size in zip(wanted, sizes, strict=True):
+                room, buffer = buffer[: sum(_bytes_of(matrix) for matrix, _, _ in entries)], buffer[size:]
+                for n, (packed, weight, first) in enumerate(entries):
+                    block_bytes = packed.layout.block_bytes(packed.columns)
+                    packed.data = room.reshape(-1, len(entries), block_bytes)[:, n]
+                    jobs += self._jobs(packed, weight, first)
         self._wanted.clear()
         copy = PackedCopy(self._checkpoint)
         if copy.read(buffers, threads):
@@ -185,22 +200,23 @@ class Packer:
 
     def _jobs(self, packed: PackedMatrix, weight: Weight, first: int) -> list[Job]:
         """A matrix in pieces of about a million weights, so that threads share even a large one."""
-        columns, block = packed.columns, packed.layout.block_bytes(packed.columns)
-        rows = max(1, (1 << 20) // columns // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
+        rows = max(1, (1 << 20) // packed.columns // ROWS_PER_BLOCK) * ROWS_PER_BLOCK
 
         # A view of the file, or GPT-2's transposed copy, for all pieces.
         source = functools.cache(functools.partial(self._checkpoint.matrix, weight))
 
         def job(start: int) -> None:
             stop = min(start + rows, packed.rows)
-            place = start // ROWS_PER_BLOCK * block
-            size = packed_bytes(packed.layout, stop - start, columns)
-            pack_into(packed.data[place : place + size], source(), first + start, first + stop)
+            pack_into(packed.data[start // ROWS_PER_BLOCK :], source(), first + start, first + stop)
 
         def check() -> None:
             self._checkpoint.check_finite(weight)
 
         return [check, *(functools.partial(job, start) for start in range(0, packed.rows, rows))]
+
+
+def _bytes_of(matrix: PackedMatrix) -> int:
+    return packed_bytes(matrix.layout, matrix.rows, matrix.columns)
 
 
 def rope_table(inverse_frequencies: tuple[float, ...], positions: int) -> Floats:

@@ -59,9 +59,10 @@ ENCODINGS = {"int8": 0, "float32": 1, "bfloat16": 2}
 
 # Threads: the control block, in bytes. Each on a cache line of its own; a mutex and a condition
 # variable take at most one line on the systems that boli knows.
-BARRIER, GO, STOP, BUSY, MUTEX, CONDITION, CLAIMS = range(0, 7 * 64, 64)
+BARRIER, GO, STOP, BUSY, MUTEX, CONDITION, PASSED = range(0, 7 * 64, 64)
 CACHE_LINE = 64
-PASSED = CLAIMS + 4 * CACHE_LINE  # how many barriers each thread has passed, one line a thread
+# From PASSED on, a line for each thread: how many barriers it has passed, and what is left of its part of a
+# stage.
 
 # Values of ACTIVATION.
 SILU, GELU_TANH, GELU_ERF = 0, 1, 2

@@ -187,10 +187,12 @@ class Plan:
             bias = find("qkv_bias", layer) if qkv else find(f"{role}_bias", layer)  # type: ignore[arg-type]
             assert weight is not None, "every layer has queries, keys and values"
             matrices[field] = self._add(packer.matrix(weight, bias, part if qkv else None))
-        for field, role in ((p.ATTENTION_OUT, "o"), (p.GATE, "gate"), (p.UP_MATRIX, "up"), (p.DOWN, "down")):
+        for field, role in ((p.ATTENTION_OUT, "o"), (p.DOWN, "down"), (p.GATE, "gate"), (p.UP_MATRIX, "up")):
             weight = find(role, layer)  # type: ignore[arg-type]
             if weight is not None:
                 matrices[field] = self._add(packer.matrix(weight, find(f"{role}_bias", layer)))  # type: ignore[arg-type]
+        if p.GATE in matrices:
+            packer.interleave(*(self._matrices[matrices[field]] for field in (p.GATE, p.UP_MATRIX)))
         wants = {field: self._matrices[index].wants for field, index in matrices.items()}
         row[p.QKV_WANTS // p.WORD] = wants[p.Q] | wants[p.K] | wants[p.V]
         row[p.OUT_WANTS // p.WORD] = wants[p.ATTENTION_OUT]

@@ -10,6 +10,7 @@ from boli.cpu.layouts import GROUP
 F4 = 4
 VECTOR = 64
 LARGEST_TILE = 6  # 5 rows are a tile of 4 and one of 1
+SOME_ROWS = 16  # up to so many rows memory, not arithmetic, is what products wait for
 
 # The int8 stream of activations: for each group of 32 numbers, a record of 16 words for each row. Eight
 # hold the quants; then come, counted in words, the scale, -Σ a and scale · Σ a, and the latter two

@@ -13,7 +13,7 @@ from boli.cpu.lanes import add, broadcast, mul
 from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
 from boli.cpu.probe import lose, now, probe, probe_rows, wanted, watching
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
-from boli.cpu.sizes import F4, VECTOR
+from boli.cpu.sizes import F4, SOME_ROWS, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
 
 call_project = function_call(10)
@@ -158,6 +158,12 @@ def look_up(plan, thread, matrix, row, size, destination):
 
 
 @kernel
+def alternate(one, other):
+    """Whether the blocks of two matrices lie in turns: to take one of each after the other is to read on."""
+    return 0 < load_i64(other + p.DATA) - load_i64(one + p.DATA) < load_i64(one + p.BLOCK_STRIDE)
+
+
+@kernel
 def gated_mlp(plan, layer, thread, table):
     """This thread's part of act(W_gate a) · (W_up a), or of act(W_up a), encoded for W_down.
 
@@ -178,6 +184,8 @@ def gated_mlp(plan, layer, thread, table):
         stride = most * BLOCK
         mlp += thread * load_i64(plan + p.MLP_SHARE)
         up += thread * load_i64(plan + p.MLP_SHARE)
+    if rows <= SOME_ROWS and gated != 0 and alternate(gate_matrix, up_matrix):
+        most = 1
     first, end = first_share(control, thread, threads, blocks)
     while first < end:
         for block in range(first, end, most):

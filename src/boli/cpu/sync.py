@@ -31,6 +31,11 @@ from boli.cpu.simd import (
 SPINS_BEFORE_YIELD = 2000
 SPINS_BEFORE_SLEEP = 20000  # some 10 ms
 
+# What is left of a thread's part of a stage is one word: the stage, the first piece, and the end. Stages are
+# counted modulo 2^20; a word is never so old, for every thread looks at its own whenever work is shared out.
+PIECE_BITS = 20  # a vocabulary has at most 2^24 rows, 32 of them to a piece
+MOST = (1 << PIECE_BITS) - 1
+
 
 @operation(i64, i64)
 def atomic_load(b: Builder, address: Value) -> Value:
@@ -42,6 +47,13 @@ def atomic_load(b: Builder, address: Value) -> Value:
 def atomic_add(b: Builder, address: Value, value: Value) -> Value:
     """Adds to a shared int64 and returns what it was."""
     return b.atomic_rmw("add", pointer(b, address, I64), value, "seq_cst")
+
+
+@operation(i64, i64, i64, i64)
+def swap(b: Builder, address: Value, expected: Value, value: Value) -> Value:
+    """Writes a shared int64 if it is what one expects, and says so: 1 or 0."""
+    found = b.cmpxchg(pointer(b, address, I64), expected, value, "seq_cst", "seq_cst")
+    return b.zext(b.extract_value(found, 1), I64)
 
 
 @operation(void)
@@ -88,9 +100,6 @@ def barrier(control, thread, threads):
     passed = load_i64(mine) + 1
     target = passed * threads
     store_i64(mine, passed)
-    if thread == 0:
-        # The counter of the stage after the next one: nobody uses it before the next barrier.
-        store_i64(claims(control, passed + 1), 0)
     atomic_add(control + p.BARRIER, 1)
     spins = 0
     while atomic_load(control + p.BARRIER) < target:
@@ -102,41 +111,47 @@ def barrier(control, thread, threads):
 
 
 @kernel
-def claims(control, stage):
-    """Where the work that was handed out in a stage is counted; stages take turns."""
-    return control + p.CLAIMS + stage % 4 * p.CACHE_LINE
+def take(control, thread, owner, threads, count):
+    """A quarter of what is left of the owner's part, at least one piece: from its front, or from behind."""
+    # From 1 on, as the first words are 0.
+    stage = load_i64(control + p.PASSED + thread * p.CACHE_LINE) + 1 & MOST
+    place = control + p.PASSED + owner * p.CACHE_LINE + p.WORD
+    while True:
+        # A word of another stage stands for the whole part: nobody has taken any of it.
+        left = atomic_load(place)
+        first, end = count * owner // threads, count * (owner + 1) // threads
+        if left >> 2 * PIECE_BITS == stage:
+            first, end = left >> PIECE_BITS & MOST, left & MOST
+        some = (end - first + 3) // 4
+        low, high = (first, first + some) if owner == thread else (end - some, end)
+        first, end = (high, end) if owner == thread else (first, low)
+        if some <= 0 or swap(place, left, (stage << PIECE_BITS | first) << PIECE_BITS | end):
+            return low, high
 
 
 @kernel
 def next_share(control, thread, threads, count):
-    """A few more pieces, from what is left for whoever is free first; none at the end."""
+    """Some of `count` pieces of work in a row: the first, and the end. They are equal when nothing is left.
+
+    Each thread goes through a part of its own from the first piece to the last, so that what it reads is one
+    stream. Who has finished helps another, from behind.
+    """
     if threads == 1:
         return 0, 0
-    given = count * 3 // (4 * threads) * threads
-    few = max((count - given) // (4 * threads), 1)
-    stage = load_i64(control + p.PASSED + thread * p.CACHE_LINE)
-    first = given + atomic_add(claims(control, stage), few)
-    return first, min(first + few, count)
+    owner = thread
+    while True:
+        first, end = take(control, thread, owner, threads, count)
+        owner = (owner + 1) % threads
+        if first < end or owner == thread:
+            return first, end
 
 
 @kernel
 def first_share(control, thread, threads, count):
-    """The part of `count` pieces of work that a thread begins with: three quarters of its fair share."""
+    """The same, for the first time in a stage."""
     if threads == 1:
         return 0, count
-    share = count * 3 // (4 * threads)
-    if share == 0:  # few pieces: nobody has one of its own
-        return next_share(control, thread, threads, count)
-    return thread * share, (thread + 1) * share
-
-
-@kernel
-def next_piece(control, thread, threads, before):
-    """The next piece of work for whoever is free first; `before` is the last one, at first -1."""
-    if threads == 1:
-        return before + 1
-    stage = load_i64(control + p.PASSED + thread * p.CACHE_LINE)
-    return atomic_add(claims(control, stage), 1)
+    return next_share(control, thread, threads, count)
 
 
 @kernel

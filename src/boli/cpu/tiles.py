@@ -187,7 +187,7 @@ def mixing_tile(kind: str, rows: int) -> Any:
 def int_tile(layout: IntLayout, rows: int) -> Any:
     """A Numba function of int64 arguments, in the order of `emit`; `depth` counts groups of 32 inputs.
 
-    `ahead` is the next block's address if it is to be fetched meanwhile, or 0.
+    `ahead` is how many bytes behind what is read something is fetched meanwhile, or 0.
     """
 
     def emit(
@@ -196,12 +196,11 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
         with cgutils.for_range(b, depth, intp=I64) as loop:
-            with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
-                start = offset(b, ahead, b.mul(loop.index, ir.Constant(I64, layout.step_bytes)))
-                for line in range(0, layout.step_bytes, VECTOR_BYTES):
-                    simd.emit_prefetch(b, offset(b, start, line))
             # A tile of few rows waits for memory, one of many computes.
             step = Step(b, layout, weights, loop.index, in_order=rows < LARGEST_TILE)
+            with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
+                for line in range(0, layout.step_bytes, VECTOR_BYTES):
+                    simd.emit_prefetch(b, offset(b, step.start, ahead, line))
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:

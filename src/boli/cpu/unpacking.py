@@ -31,12 +31,12 @@ class Step:
     ) -> None:
         self._b, self._layout = b, layout
         self._load = simd.emit_load_in_order if in_order else simd.emit_load
-        self._at = b.add(block, b.mul(index, ir.Constant(I64, layout.step_bytes)))
+        self.start = b.add(block, b.mul(index, ir.Constant(I64, layout.step_bytes)))
         self._factors: list[list[Value]] = []
         if layout.has_factor:
             eighth = b.lshr(index, ir.Constant(I64, SUPER.bit_length() - 1))
             before = b.mul(eighth, ir.Constant(I64, layout.factor_bytes))
-            self._at = b.add(self._at, b.add(before, ir.Constant(I64, layout.factor_bytes)))
+            self.start = b.add(self.start, b.add(before, ir.Constant(I64, layout.factor_bytes)))
             start = b.add(block, b.mul(eighth, ir.Constant(I64, SUPER * layout.step_bytes)))
             start = b.add(start, before)
             for column in range(layout.columns):
@@ -46,7 +46,7 @@ class Step:
             # Quants and planes lie apart and are read in turns: three streams to the processor, which then
             # fetches less ahead than of one. So something of each line is read first.
             for line in range(0, layout.step_bytes, LINE):
-                self._load(b, self._from(self._at, line), I64, 1)
+                self._load(b, self._from(self.start, line), I64, 1)
 
     def quads(self, part: int) -> Iterator[tuple[int, int, Value]]:
         """A group's quants: index of the four inputs, vector of outputs, 64 unsigned bytes."""
@@ -56,7 +56,7 @@ class Step:
         lines = QUADS // per_byte // layout.parts
         for row in range(part * lines, (part + 1) * lines):
             for n in range(VECTORS):
-                raw = self._load(b, self._from(self._at, (row * VECTORS + n) * LINE), I8X64, 1)
+                raw = self._load(b, self._from(self.start, (row * VECTORS + n) * LINE), I8X64, 1)
                 for field in range(per_byte):
                     quad = row * per_byte + field
                     value = raw
@@ -74,7 +74,7 @@ class Step:
         b, layout = self._b, self._layout
         for plane in range(layout.planes):
             place = layout.quant_bytes + ((plane * QUADS + quad) * VECTORS + n) * 8
-            bits = b.bitcast(simd.emit_load(b, self._from(self._at, place), I64, 1), I1X64)
+            bits = b.bitcast(simd.emit_load(b, self._from(self.start, place), I64, 1), I1X64)
             weight = ir.Constant(I8X64, [1 << (layout.base + plane)] * (4 * LANES))
             nothing = ir.Constant(I8X64, [0] * (4 * LANES))
             value = b.or_(value, b.select(bits, weight, nothing))
@@ -88,7 +88,7 @@ class Step:
             start = layout.quant_bytes + layout.plane_bytes
             start += (column * layout.parts + part) * ROWS_PER_BLOCK * layout.scale_bytes
             for n in range(VECTORS):
-                place = self._from(self._at, start + n * LANES * layout.scale_bytes)
+                place = self._from(self.start, start + n * LANES * layout.scale_bytes)
                 columns[column].append(self._number(place, column, n))
         return columns[0], columns[1]
 
