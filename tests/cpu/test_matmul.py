@@ -78,16 +78,18 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
     inputs = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
     width = padded(matrix_rows, 32)
     y = np.full((len(activations), width), np.nan, np.float32)
+    steps = layout.depth(COLUMNS) * layout.panel.step_bytes if isinstance(layout, IntLayout) else 0
+    panel = np.full(steps, 0xAB, np.uint8)
     function(
         packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), inputs.ctypes.data,
-        y.ctypes.data, width * 4, len(y), 0, width // 32, 0,
+        y.ctypes.data, width * 4, len(y), 0, width // 32, 0, panel.ctypes.data,
     )  # fmt: skip
     return y[:, :matrix_rows]
 
 
 @pytest.fixture(scope="module")
 def activations() -> NDArray[np.float32]:
-    return np.random.default_rng(3).standard_normal((17, COLUMNS)).astype(np.float32)
+    return np.random.default_rng(3).standard_normal((59, COLUMNS)).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -106,7 +108,7 @@ def test_a_row_does_not_depend_on_how_many_rows_there_are(
     name: str, activations: NDArray[np.float32]
 ) -> None:
     together = project(name, activations)
-    for count in (1, 2, 3, 4, 5, 6, 7, 8, 9):
+    for count in (1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 47, 48):
         np.testing.assert_array_equal(project(name, activations[:count].copy()), together[:count])
 
 
@@ -122,7 +124,7 @@ AS_BYTES = {
 def test_codes_give_the_same_bits_as_the_bytes_that_they_choose(
     name: str, activations: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = (1, 2, 3, 4, 6, 17)
+    counts = (1, 2, 3, 4, 6, 17, 59)
     codes = [project(name, activations[:count].copy()) for count in counts]
     monkeypatch.setitem(LAYOUTS, name, AS_BYTES[name])
     for count, found in zip(counts, codes, strict=True):

@@ -27,7 +27,7 @@ from boli.cpu.layouts import (
     PairLayout,
 )
 from boli.cpu.simd import function_call, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
-from boli.cpu.sizes import LARGEST_TILE, RECORD, SOME_ROWS
+from boli.cpu.sizes import LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
 from boli.cpu.tiles import int_tile, product_tile, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
@@ -62,12 +62,21 @@ def project(layout: Layout) -> Any:
     """The matrix product of one layout, as a Python function for Numba to compile.
 
     Its arguments, all int64: `weights, block_stride, depth, activations, y, y_stride, rows,
-    first_block, end_block, accumulate`.
+    first_block, end_block, accumulate, panel`. Of many rows a block whose quants lie in pieces is first
+    unpacked, to bytes, into the panel.
     """
     one, two, three, four, six = (_tile(layout, rows) for rows in (1, 2, 3, 4, LARGEST_TILE))
     row_bytes, step_bytes = _row_bytes(layout), _step_bytes(layout)
+    unpack: Any = None
+    six_bytes: Any = None
+    if isinstance(layout, IntLayout) and layout.base < 8:
+        unpack, six_bytes = unpack_tile(layout), int_tile(layout.panel, LARGEST_TILE)
+    unpacks = unpack is not None
 
-    def run(weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate):
+    def run(
+        weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate,
+        panel,
+    ):  # fmt: skip
         step = depth * row_bytes  # from one row's activations to the next one's
         some = 3 <= rows <= SOME_ROWS
         for block in range(first_block, end_block):
@@ -77,8 +86,15 @@ def project(layout: Layout) -> Any:
             # where each line is computed with for longer: here the first tile fetches what lies behind
             # this block.
             row, ahead = 0, depth * step_bytes if some else 0
+            in_bytes = unpacks and rows >= MANY_ROWS
+            if in_bytes:
+                unpack(w, depth, panel)
             while rows - row >= LARGEST_TILE:
-                six(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
+                a, place = activations + row * step, out + row * y_stride
+                if in_bytes and ahead == 0:
+                    six_bytes(panel, depth, a, place, y_stride, accumulate, 0)
+                else:
+                    six(w, depth, a, place, y_stride, accumulate, ahead)
                 row += LARGEST_TILE
                 # Of many rows the first tile waits for memory; while the second computes, it would be idle.
                 ahead = block_stride if row == LARGEST_TILE and not some else 0

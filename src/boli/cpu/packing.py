@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 def project_unit(layout: Layout) -> Unit:
     """The compiled matrix product of a layout."""
-    return _unit("project", layout, 10)
+    return _unit("project", layout, 11)
 
 
 def look_up_unit(layout: Layout) -> Unit:
@@ -82,7 +82,7 @@ class PackedMatrix:
 
     @property
     def panel_bytes(self) -> int:
-        """Bytes of one block, unpacked to look up a row."""
+        """Bytes of one block, unpacked for many rows of activations, or to look up one of its own."""
         if not isinstance(self.layout, IntLayout):
             return 0
         return self.layout.depth(self.columns) * self.layout.panel.step_bytes

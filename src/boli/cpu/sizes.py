@@ -11,6 +11,7 @@ F4 = 4
 VECTOR = 64
 LARGEST_TILE = 6  # 5 rows are a tile of 4 and one of 1
 SOME_ROWS = 16  # up to so many rows memory, not arithmetic, is what products wait for
+MANY_ROWS = 48  # from so many on, a block of weights is unpacked once, not by each tile
 
 # The int8 stream of activations: for each group of 32 numbers, a record of 16 words for each row. Eight
 # hold the quants; then come, counted in words, the scale, -Σ a and scale · Σ a, and the latter two

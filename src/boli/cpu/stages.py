@@ -16,7 +16,7 @@ from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, lo
 from boli.cpu.sizes import F4, SOME_ROWS, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
 
-call_project = function_call(10)
+call_project = function_call(11)
 call_look_up = function_call(7)
 
 BLOCK = ROWS_PER_BLOCK * F4
@@ -26,6 +26,12 @@ BLOCK = ROWS_PER_BLOCK * F4
 def scratch_of(plan, thread):
     """A thread's own working memory: one row, or what attention needs."""
     return load_i64(plan + p.SCRATCH) + thread * load_i64(plan + p.SCRATCH_STRIDE)
+
+
+@kernel
+def panel_of(plan, thread):
+    """A thread's place for one block of weights, unpacked."""
+    return load_i64(plan + p.PANELS) + thread * load_i64(plan + p.PANEL_BYTES)
 
 
 @kernel
@@ -82,7 +88,7 @@ def project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, a
     call_project(
         load_i64(matrix + p.PROJECT), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
         load_i64(matrix + p.DEPTH), load_i64(table + load_i64(matrix + p.ENCODING)), y, y_stride, rows,
-        first, end, accumulate,
+        first, end, accumulate, panel_of(plan, thread),
     )  # fmt: skip
     bias = load_i64(matrix + p.BIAS)
     if bias != 0:
@@ -150,7 +156,7 @@ def embed(plan, thread):
 @kernel
 def look_up(plan, thread, matrix, row, size, destination):
     """One row of a packed matrix as floats."""
-    panel = load_i64(plan + p.PANELS) + thread * load_i64(plan + p.PANEL_BYTES)
+    panel = panel_of(plan, thread)
     call_look_up(
         load_i64(matrix + p.LOOK_UP), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
         load_i64(matrix + p.DEPTH), row, size, destination, panel,
