@@ -4,8 +4,8 @@
     look_up   one row of the matrix, as float32: the embedding of a token
 
 A block of weights is multiplied with all rows, tile after tile, before the next one: it is read from
-memory once and unpacked in registers. Tile sizes are a matter of speed only (see `tiles.py`: one
-arithmetic per row).
+memory once. Each tile unpacks it in registers; for many rows that is done once, into a panel in the
+cache. Both, and the sizes of tiles, are a matter of speed only (see `tiles.py`: one arithmetic per row).
 """
 
 from __future__ import annotations
