@@ -46,6 +46,7 @@ def test_each_piece_of_each_stage_is_done_once(threads: int) -> None:
     control = control[-control.ctypes.data // 8 % 8 :]
     counts = np.random.default_rng(threads).integers(0, 1000, STAGES)
     counts[:6] = 0, 1, 2, threads - 1, threads, threads + 1
+    counts[-1] = 1
     done, who = np.zeros((STAGES, 1000), np.int64), np.zeros((STAGES, 8), np.int64)
     # As if 2^20 stages were nearly over: their count, which is a part of what is shared, begins anew.
     passed = (1 << 20) - STAGES // 2
@@ -64,6 +65,9 @@ def test_each_piece_of_each_stage_is_done_once(threads: int) -> None:
         assert not thread.is_alive()
     np.testing.assert_array_equal(done, np.arange(1000) < counts[:, None])
     np.testing.assert_array_equal(who.sum(1), counts)
+    if threads > 1:  # even who had nothing to do has left word of the last stage: no old word is believed
+        words = control[(p.PASSED + p.WORD) // p.WORD :: p.CACHE_LINE // p.WORD][:threads]
+        assert set(words >> 40) == {STAGES // 2}
 
 
 def test_who_is_late_is_helped_and_who_is_not_keeps_to_its_own() -> None:

@@ -32,7 +32,7 @@ SPINS_BEFORE_YIELD = 2000
 SPINS_BEFORE_SLEEP = 20000  # some 10 ms
 
 # What is left of a thread's part of a stage is one word: the stage, the first piece, and the end. Stages are
-# counted modulo 2^20; a word is never so old, for every thread looks at its own whenever work is shared out.
+# counted modulo 2^20; a word is never so old, for every thread writes its own whenever work is shared out.
 PIECE_BITS = 20  # a vocabulary has at most 2^24 rows, 32 of them to a piece
 MOST = (1 << PIECE_BITS) - 1
 
@@ -125,7 +125,8 @@ def take(control, thread, owner, threads, count):
         some = (end - first + 3) // 4
         low, high = (first, first + some) if owner == thread else (end - some, end)
         first, end = (high, end) if owner == thread else (first, low)
-        if some <= 0 or swap(place, left, (stage << PIECE_BITS | first) << PIECE_BITS | end):
+        empty = some == 0 and owner != thread
+        if empty or swap(place, left, (stage << PIECE_BITS | first) << PIECE_BITS | end):
             return low, high
 
 
