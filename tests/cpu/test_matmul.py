@@ -24,7 +24,7 @@ COLUMNS, ROWS = 512, 112  # three blocks and a half
 
 
 def quantized(activations: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The kernel's int8 records `[groups, rows, 64]`, made by NumPy, and the numbers they stand for."""
+    """The kernel's int8 records `[groups, rows, 48]`, made by NumPy, and the numbers they stand for."""
     rows, columns = activations.shape
     grouped = activations.reshape(rows, columns // 32, 32).transpose(1, 0, 2)
     largest = np.abs(grouped).max(axis=2, keepdims=True)
@@ -32,10 +32,8 @@ def quantized(activations: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDAr
     q = np.rint(grouped * (np.float32(127) / largest)).astype(np.int8)
     sums = q.sum(axis=2, dtype=np.int32, keepdims=True)
     halves = q.reshape(*q.shape[:2], 2, 16).sum(axis=3, dtype=np.int32)
-    parts = [q, scales, -sums, scales * sums.astype(np.float32), -halves, scales * halves.astype(np.float32)]
-    records = np.zeros((*q.shape[:2], 64), np.uint8)
-    raw = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=2)
-    records[..., : raw.shape[2]] = raw
+    parts = [q, scales, -sums, scales * sums.astype(np.float32), (-halves).astype(np.int16)]
+    records = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in parts], axis=2)
     return records, (q * scales).transpose(1, 0, 2).reshape(rows, columns)
 
 
@@ -82,7 +80,7 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
     panel = np.full(steps, 0xAB, np.uint8)
     function(
         packed.ctypes.data, layout.block_bytes(COLUMNS), layout.depth(COLUMNS), inputs.ctypes.data,
-        y.ctypes.data, width * 4, len(y), 0, width // 32, 0, panel.ctypes.data,
+        y.ctypes.data, width * 4, 0, len(y), 0, width // 32, 0, panel.ctypes.data,
     )  # fmt: skip
     return y[:, :matrix_rows]
 

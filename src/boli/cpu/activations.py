@@ -4,7 +4,7 @@ The rows of a step are cut into tiles of at most six. In a tile, the numbers of 
 needed together lie together, so that the inner loops of `tiles.py` read one stream from front to
 end. Three encodings of the same rows, one for each kind of product:
 
-    int8       for each 32 inputs: [rows] records of 32 int8, the scale, -Σ a, and scale · Σ a
+    int8       for each 32 inputs: [rows] records of 32 int8, the scale, -Σ a, scale · Σ a, and -Σ a of halves
     float32    for each input: [rows]
     bfloat16   for each two inputs: pairs [rows]
 """
@@ -15,7 +15,6 @@ import numpy as np
 
 from boli.cpu import plan as p
 from boli.cpu.lanes import (
-    add_int,
     broadcast,
     largest_magnitude,
     mul,
@@ -41,7 +40,6 @@ from boli.cpu.sizes import (
     MINUS_SUM,
     RECORD,
     SCALE,
-    SCALED_HALF_SUMS,
     SCALED_SUM,
     VECTOR,
 )
@@ -65,7 +63,7 @@ def tile_of(row, rows):
 
 
 @kernel
-def quantize(source, first, end, stream, rows, lane, halves):
+def quantize(source, first, end, stream, rows, lane):
     """Groups `first … end - 1` of one row to int8: a ≈ scale · q with scale = max |a| / 127.
 
     Args:
@@ -75,7 +73,6 @@ def quantize(source, first, end, stream, rows, lane, halves):
         stream: The tile.
         rows: Its size.
         lane: Which of its rows this is.
-        halves: Whether a matrix has groups of 16 and wants the sums of halves.
     """
     for group in range(first, end):
         low = load(source + group * GROUP * F4)
@@ -88,17 +85,11 @@ def quantize(source, first, end, stream, rows, lane, halves):
         store_i8(record, q_low)
         store_i8(record + 16, q_high)
         store_f32(record + SCALE * F4, scale)
-        if halves:
-            sum_low, sum_high = sum_of(q_low), sum_of(q_high)
-            total = sum_low + sum_high
-            store_i32(record + MINUS_HALF_SUMS * F4, -sum_low)
-            store_i32(record + MINUS_HALF_SUMS * F4 + F4, -sum_high)
-            store_f32(record + SCALED_HALF_SUMS * F4, scale * to_f32(sum_low))
-            store_f32(record + SCALED_HALF_SUMS * F4 + F4, scale * to_f32(sum_high))
-        else:
-            total = sum_of(add_int(q_low, q_high))
+        sum_low, sum_high = sum_of(q_low), sum_of(q_high)
+        total = sum_low + sum_high
         store_i32(record + MINUS_SUM * F4, -total)
         store_f32(record + SCALED_SUM * F4, scale * to_f32(total))
+        store_i32(record + MINUS_HALF_SUMS * F4, -sum_low & 0xFFFF | -sum_high << 16)
 
 
 @kernel
@@ -125,7 +116,7 @@ def encode(table, wanted, row, rows, source, columns, first, end):
 
     Args:
         table: Addresses of the int8, float32 and bfloat16 streams of the step.
-        wanted: A bit for each, and one for sums of halves.
+        wanted: A bit for each.
         row: Which row.
         rows: How many the step has.
         source: The row's numbers, float32.
@@ -136,7 +127,7 @@ def encode(table, wanted, row, rows, source, columns, first, end):
     start, size = tile_of(row, rows)
     if wanted & 1:
         stream = load_i64(table) + start * (columns // GROUP) * RECORD
-        quantize(source, first, end, stream, size, row - start, wanted & 8)
+        quantize(source, first, end, stream, size, row - start)
     if wanted & 2:
         spread(source, first, end, load_i64(table + 8) + start * columns * F4, size, row - start)
     if wanted & 4:

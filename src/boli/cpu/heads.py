@@ -188,18 +188,18 @@ def attend_rows(plan, layer, index, thread, row, end_row, kv_head):
     while done < queries:
         count = a.tile_size(queries - done)
         place_queries(plan, scratch, row, kv_head, done, count)
-        for m in range(count):
-            a.clear(results + m * stride, padded)
         first = first_visible(layer, position_of(plan, row + done // group)) // PAGE_SIZE
         end = position_of(plan, row + (done + count - 1) // group) // PAGE_SIZE + 1
-        for chunk in range(first // CHUNK_PAGES, (end - 1) // CHUNK_PAGES + 1):
+        first_chunk = first // CHUNK_PAGES
+        for chunk in range(first_chunk, (end - 1) // CHUNK_PAGES + 1):
+            place = results if chunk == first_chunk else chunk_results
             call_attend(
                 load_i64(plan + p.ATTEND),
                 count, scratch, padded, pages_of(plan, row), page_of(plan, index, kv_head),
                 load_i64(plan + p.PAGE_STRIDE), max(first, chunk * CHUNK_PAGES),
-                min(end, (chunk + 1) * CHUNK_PAGES), window, chunk_results, stride,
+                min(end, (chunk + 1) * CHUNK_PAGES), window, place, stride,
             )  # fmt: skip
-            for m in range(count):
+            for m in range(count if chunk > first_chunk else 0):
                 a.merge(results + m * stride, chunk_results + m * stride, padded)
         for m in range(count):
             at, head = row + (done + m) // group, kv_head * group + (done + m) % group

@@ -138,12 +138,6 @@ def sum_of(b: Builder, x: Value) -> Value:
     return b.sext(b.call(declare(b, "llvm.vector.reduce.add.v16i32", I32, I32X16), [x]), I64)
 
 
-@operation(i32x16, i32x16, i32x16)
-def add_int(b: Builder, x: Value, y: Value) -> Value:
-    """`x + y`."""
-    return b.add(x, y)
-
-
 @operation(i32x16, f32x16)
 def small_int(b: Builder, x: Value) -> Value:
     """The nearest integer of numbers below 2²² in magnitude, ties to even; of others anything.

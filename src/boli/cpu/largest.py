@@ -106,7 +106,7 @@ def project_logits(plan, thread, outputs):
     while first < end:
         for block in range(first, end, most):
             stop = min(block + most, end)
-            project_blocks(plan, thread, matrix, table, logits, stride, outputs, block, stop, 0)
+            project_blocks(plan, thread, matrix, table, logits, stride, 0, outputs, block, stop, 0)
             for n in range(outputs if found != 0 else 0):
                 row, place = logits + n * stride, found + n * p.WORD
                 here = largest_of(row, block * ROWS_PER_BLOCK, min(stop * ROWS_PER_BLOCK, vocabulary))

@@ -61,9 +61,9 @@ def _step_bytes(layout: Layout) -> int:
 def project(layout: Layout) -> Any:
     """The matrix product of one layout, as a Python function for Numba to compile.
 
-    Its arguments, all int64: `weights, block_stride, depth, activations, y, y_stride, rows,
-    first_block, end_block, accumulate, panel`. Of many rows a block whose quants lie in pieces is first
-    unpacked, to bytes, into the panel.
+    Its arguments, all int64: `weights, block_stride, depth, activations, y, y_stride, first_row, end_row,
+    first_block, end_block, accumulate, panel`. `activations` and `y` are those of row 0; a tile begins at
+    `first_row`. Of many rows a block whose quants lie in pieces is first unpacked, to bytes, into the panel.
     """
     one, two, three, four, six = (_tile(layout, rows) for rows in (1, 2, 3, 4, LARGEST_TILE))
     row_bytes, step_bytes = _row_bytes(layout), _step_bytes(layout)
@@ -74,10 +74,13 @@ def project(layout: Layout) -> Any:
     unpacks = unpack is not None
 
     def run(
-        weights, block_stride, depth, activations, y, y_stride, rows, first_block, end_block, accumulate,
-        panel,
+        weights, block_stride, depth, activations, y, y_stride, first_row, end_row, first_block, end_block,
+        accumulate, panel,
     ):  # fmt: skip
         step = depth * row_bytes  # from one row's activations to the next one's
+        activations += first_row * step
+        y += first_row * y_stride
+        rows = end_row - first_row
         some = 3 <= rows <= SOME_ROWS
         for block in range(first_block, end_block):
             w = weights + block * block_stride

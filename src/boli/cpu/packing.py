@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 def project_unit(layout: Layout) -> Unit:
     """The compiled matrix product of a layout."""
-    return _unit("project", layout, 11)
+    return _unit("project", layout, 12)
 
 
 def look_up_unit(layout: Layout) -> Unit:
@@ -76,9 +76,8 @@ class PackedMatrix:
 
     @property
     def wants(self) -> int:
-        """The encoding of activations that it is multiplied with, as a bit; and one for sums of halves."""
-        halves = isinstance(self.layout, IntLayout) and self.layout.parts == 2
-        return 1 << p.ENCODINGS[self.layout.encoding] | halves << len(p.ENCODINGS)
+        """The encoding of activations that it is multiplied with, as a bit."""
+        return 1 << p.ENCODINGS[self.layout.encoding]
 
     @property
     def panel_bytes(self) -> int:

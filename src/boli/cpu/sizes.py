@@ -12,12 +12,13 @@ VECTOR = 64
 LARGEST_TILE = 6  # 5 rows are a tile of 4 and one of 1
 SOME_ROWS = 16  # up to so many rows memory, not arithmetic, is what products wait for
 MANY_ROWS = 48  # from so many on, a block of weights is unpacked once, not by each tile
+PART_ROWS = 168  # more are multiplied in parts, whose activations a core's second-level cache can hold
 
-# The int8 stream of activations: for each group of 32 numbers, a record of 16 words for each row. Eight
-# hold the quants; then come, counted in words, the scale, -Σ a and scale · Σ a, and the latter two
-# for both halves of the group.
-SCALE, MINUS_SUM, SCALED_SUM, MINUS_HALF_SUMS, SCALED_HALF_SUMS = 8, 9, 10, 11, 13
-RECORD = 16 * F4
+# The int8 stream of activations: for each group of 32 numbers, a record of 12 words for each row. Eight
+# hold the quants; then come, counted in words, the scale, -Σ a, scale · Σ a, and -Σ a of both halves of the
+# group, 16 bits each.
+SCALE, MINUS_SUM, SCALED_SUM, MINUS_HALF_SUMS = 8, 9, 10, 11
+RECORD = 12 * F4
 
 
 def stream_bytes(encoding: str, columns: int) -> int:

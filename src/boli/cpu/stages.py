@@ -13,10 +13,10 @@ from boli.cpu.lanes import add, broadcast, mul
 from boli.cpu.layouts import GROUP, ROWS_PER_BLOCK
 from boli.cpu.probe import lose, now, probe, probe_rows, wanted, watching
 from boli.cpu.simd import bits_to_f32, function_call, kernel, load, load_i32, load_i64, store
-from boli.cpu.sizes import F4, SOME_ROWS, VECTOR
+from boli.cpu.sizes import F4, LARGEST_TILE, MANY_ROWS, PART_ROWS, SOME_ROWS, VECTOR
 from boli.cpu.sync import barrier, first_share, next_share
 
-call_project = function_call(11)
+call_project = function_call(12)
 call_look_up = function_call(7)
 
 BLOCK = ROWS_PER_BLOCK * F4
@@ -83,30 +83,61 @@ def prepare_norm(plan, layer, thread, what, source, weight, bias, rows, wants):
 
 
 @kernel
-def project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, accumulate):
-    """Computes y (+)= W a + bias for some blocks of outputs; y is where the first of all would be."""
+def parts_of(rows, threads):
+    """Into how many parts products cut the rows of a step.
+
+    Pieces of work are the blocks of outputs for the first part of many rows, then for the second, and so on:
+    what a thread reads for every block, and writes for what comes next, may stay in its own cache.
+    """
+    parts = max(threads, rows // PART_ROWS)
+    return parts if rows >= parts * MANY_ROWS else 1
+
+
+@kernel
+def first_row(part, parts, rows):
+    """Where a part begins: with a tile. No part is longer than the first."""
+    tiles = (rows + LARGEST_TILE - 1) // LARGEST_TILE
+    return min((tiles * part + parts - 1) // parts * LARGEST_TILE, rows)
+
+
+@kernel
+def run_of(first, end, blocks, parts, rows):
+    """What pieces `first … end - 1` begin with in one part: its first and end row, first and end block."""
+    if parts == 1:
+        return 0, rows, first, end
+    part, block = first // blocks, first % blocks
+    stop = min(block + end - first, blocks)
+    return first_row(part, parts, rows), first_row(part + 1, parts, rows), block, stop
+
+
+@kernel
+def project_blocks(plan, thread, matrix, table, y, y_stride, row, end_row, first, end, accumulate):
+    """Computes y (+)= W a + bias for some rows and blocks of outputs; y is where the first of all is."""
     call_project(
         load_i64(matrix + p.PROJECT), load_i64(matrix + p.DATA), load_i64(matrix + p.BLOCK_STRIDE),
-        load_i64(matrix + p.DEPTH), load_i64(table + load_i64(matrix + p.ENCODING)), y, y_stride, rows,
-        first, end, accumulate, panel_of(plan, thread),
+        load_i64(matrix + p.DEPTH), load_i64(table + load_i64(matrix + p.ENCODING)), y, y_stride, row,
+        end_row, first, end, accumulate, panel_of(plan, thread),
     )  # fmt: skip
     bias = load_i64(matrix + p.BIAS)
     if bias != 0:
-        for row in range(rows):
+        for m in range(row, end_row):
             for at in range(first * BLOCK, end * BLOCK, VECTOR):
-                place = y + row * y_stride + at
+                place = y + m * y_stride + at
                 store(place, add(load(place), load(bias + at)))
 
 
 @kernel
 def project(plan, thread, matrix, table, y, y_stride, rows, accumulate):
-    """Computes y (+)= W a + bias, shared out by blocks of outputs."""
+    """Computes y (+)= W a + bias, shared out by parts of rows and blocks of outputs."""
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
-    blocks = load_i64(matrix + p.BLOCKS)
-    first, end = first_share(control, thread, threads, blocks)
+    blocks, parts = load_i64(matrix + p.BLOCKS), parts_of(rows, threads)
+    first, end = first_share(control, thread, threads, blocks * parts)
     while first < end:
-        project_blocks(plan, thread, matrix, table, y, y_stride, rows, first, end, accumulate)
-        first, end = next_share(control, thread, threads, blocks)
+        row, end_row, low, high = run_of(first, end, blocks, parts, rows)
+        project_blocks(plan, thread, matrix, table, y, y_stride, row, end_row, low, high, accumulate)
+        first += high - low
+        if first == end:
+            first, end = next_share(control, thread, threads, blocks * parts)
 
 
 @kernel
@@ -117,20 +148,23 @@ def project_qkv(plan, layer, thread, table):
     q, k, v = load_i64(layer + p.Q), load_i64(layer + p.K), load_i64(layer + p.V)
     k_start = load_i64(q + p.BLOCKS)
     v_start = k_start + load_i64(k + p.BLOCKS)
-    blocks = v_start + load_i64(v + p.BLOCKS)
-    first, end = first_share(control, thread, threads, blocks)
+    blocks, parts = v_start + load_i64(v + p.BLOCKS), parts_of(rows, threads)
+    k_place, v_place = y + load_i64(plan + p.K_OFFSET), y + load_i64(plan + p.V_OFFSET)
+    first, end = first_share(control, thread, threads, blocks * parts)
     while first < end:
-        if first < k_start:
-            project_blocks(plan, thread, q, table, y, stride, rows, first, min(end, k_start), 0)
-        low, high = max(first, k_start) - k_start, min(end, v_start) - k_start
-        if low < high:
-            place = y + load_i64(plan + p.K_OFFSET)
-            project_blocks(plan, thread, k, table, place, stride, rows, low, high, 0)
-        low, high = max(first, v_start) - v_start, end - v_start
-        if low < high:
-            place = y + load_i64(plan + p.V_OFFSET)
-            project_blocks(plan, thread, v, table, place, stride, rows, low, high, 0)
-        first, end = next_share(control, thread, threads, blocks)
+        row, end_row, low, high = run_of(first, end, blocks, parts, rows)
+        start, stop = low, min(high, k_start)
+        if start < stop:
+            project_blocks(plan, thread, q, table, y, stride, row, end_row, start, stop, 0)
+        start, stop = max(low, k_start) - k_start, min(high, v_start) - k_start
+        if start < stop:
+            project_blocks(plan, thread, k, table, k_place, stride, row, end_row, start, stop, 0)
+        start, stop = max(low, v_start) - v_start, high - v_start
+        if start < stop:
+            project_blocks(plan, thread, v, table, v_place, stride, row, end_row, start, stop, 0)
+        first += high - low
+        if first == end:
+            first, end = next_share(control, thread, threads, blocks * parts)
 
 
 @kernel
@@ -174,7 +208,7 @@ def gated_mlp(plan, layer, thread, table):
     """This thread's part of act(W_gate a) · (W_up a), or of act(W_up a), encoded for W_down.
 
     A block of 32 outputs is a group of what comes next. With many rows as many blocks are computed
-    together as stay in the cache until they are encoded: one, of the most rows that a step has.
+    together as stay in the cache until they are encoded: one, if it had the most rows that a step has.
     """
     rows = load_i64(plan + p.ROWS)
     stride, inner = load_i64(plan + p.MLP_STRIDE), load_i64(plan + p.INNER)
@@ -183,34 +217,36 @@ def gated_mlp(plan, layer, thread, table):
     gated, wants = load_i64(plan + p.GATED), load_i64(layer + p.DOWN_WANTS)
     columns = stride // F4
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
-    blocks = load_i64(up_matrix + p.BLOCKS)
+    blocks, parts = load_i64(up_matrix + p.BLOCKS), parts_of(rows, threads)
     most = blocks
     if rows > p.FEW_ROWS:
-        most = load_i64(plan + p.MLP_SHARE) // (rows * BLOCK)
+        most = load_i64(plan + p.MLP_SHARE) // (first_row(1, parts, rows) * BLOCK)
         stride = most * BLOCK
         mlp += thread * load_i64(plan + p.MLP_SHARE)
         up += thread * load_i64(plan + p.MLP_SHARE)
     if rows <= SOME_ROWS and gated != 0 and alternate(gate_matrix, up_matrix):
         most = 1
-    first, end = first_share(control, thread, threads, blocks)
+    first, end = first_share(control, thread, threads, blocks * parts)
     while first < end:
-        for block in range(first, end, most):
-            skip = 0 if rows <= p.FEW_ROWS else block * BLOCK  # where the first of all blocks would be
-            stop = min(block + most, end)
-            if gated != 0:
-                project_blocks(plan, thread, gate_matrix, table, mlp - skip, stride, rows, block, stop, 0)
-                project_blocks(plan, thread, up_matrix, table, up - skip, stride, rows, block, stop, 0)
-            else:
-                project_blocks(plan, thread, up_matrix, table, mlp - skip, stride, rows, block, stop, 0)
-            low, high = block * ROWS_PER_BLOCK, stop * ROWS_PER_BLOCK
-            for row in range(rows):
-                at = row * stride - skip
-                probe(plan, layer, p.AT_GATE, row, mlp + at, low, high)
-                probe(plan, layer, p.AT_UP, row, (up if gated != 0 else mlp) + at, low, high)
-                activate(load_i64(plan + p.ACTIVATION), mlp + at, up + at, gated, low, high)
-                probe(plan, layer, p.AT_INNER, row, mlp + at, low, high)
-                encode(inner, wants, row, rows, mlp + at, columns, block, stop)
-        first, end = next_share(control, thread, threads, blocks)
+        row, end_row, block, stop = run_of(first, min(first + most, end), blocks, parts, rows)
+        # Where row 0 and the first of all blocks would be.
+        skip = 0 if rows <= p.FEW_ROWS else row * stride + block * BLOCK
+        if gated != 0:
+            project_blocks(plan, thread, gate_matrix, table, mlp - skip, stride, row, end_row, block, stop, 0)
+            project_blocks(plan, thread, up_matrix, table, up - skip, stride, row, end_row, block, stop, 0)
+        else:
+            project_blocks(plan, thread, up_matrix, table, mlp - skip, stride, row, end_row, block, stop, 0)
+        low, high = block * ROWS_PER_BLOCK, stop * ROWS_PER_BLOCK
+        for m in range(row, end_row):
+            at = m * stride - skip
+            probe(plan, layer, p.AT_GATE, m, mlp + at, low, high)
+            probe(plan, layer, p.AT_UP, m, (up if gated != 0 else mlp) + at, low, high)
+            activate(load_i64(plan + p.ACTIVATION), mlp + at, up + at, gated, low, high)
+            probe(plan, layer, p.AT_INNER, m, mlp + at, low, high)
+            encode(inner, wants, m, rows, mlp + at, columns, block, stop)
+        first += stop - block
+        if first == end:
+            first, end = next_share(control, thread, threads, blocks * parts)
 
 
 @kernel

@@ -32,7 +32,6 @@ from boli.cpu.sizes import (
     MINUS_SUM,
     RECORD,
     SCALE,
-    SCALED_HALF_SUMS,
     SCALED_SUM,
 )
 from boli.cpu.unpacking import Step
@@ -54,6 +53,17 @@ def _broadcast_i32(b: Builder, address: Value) -> Value:
 
 def _broadcast_f32(b: Builder, address: Value) -> Value:
     return simd.splat(b, simd.emit_load(b, address, F32, 4), F32X16)
+
+
+def _integers(value: int) -> ir.Constant:
+    return ir.Constant(I32X16, [value] * LANES)
+
+
+def _half_sum(b: Builder, address: Value, part: int, shift: int = 0) -> Value:
+    """One of a record's two sums of 16 bits, times 2^shift, in all lanes."""
+    both = _broadcast_i32(b, address)
+    upper = b.and_(both, _integers(-1 << 16)) if part else b.shl(both, _integers(16))
+    return b.ashr(upper, _integers(16 - shift))
 
 
 Sums = dict[tuple[int, int], Value]
@@ -210,12 +220,14 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 halves = layout.parts == 2
                 dots = {}
                 for m in range(rows):
-                    start = ir.Constant(I32X16, [0] * LANES)
+                    start = _integers(0)
                     if layout.zero:
                         # Σ (quant - zero) · a = Σ quant · a - zero · Σ a, all in integers.
-                        total = _broadcast_i32(b, entry(MINUS_HALF_SUMS + part if halves else MINUS_SUM, m))
-                        shift = ir.Constant(I32X16, [layout.zero.bit_length() - 1] * LANES)
-                        start = b.shl(total, shift)
+                        shift = layout.zero.bit_length() - 1
+                        if halves:
+                            start = _half_sum(b, entry(MINUS_HALF_SUMS, m), part, shift)
+                        else:
+                            start = b.shl(_broadcast_i32(b, entry(MINUS_SUM, m)), _integers(shift))
                     dots.update({(m, n): start for n in range(VECTORS)})
                 for quad, n, unsigned in step.quads(part):
                     for m in range(rows):
@@ -224,12 +236,16 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
                 scales, minimums = step.numbers(part)
                 for m in range(rows):
                     scale_a = _broadcast_f32(b, entry(SCALE, m))
+                    if layout.minimum and halves:
+                        total = b.sub(_integers(0), _half_sum(b, entry(MINUS_HALF_SUMS, m), part))
+                        scaled = b.fmul(scale_a, b.sitofp(total, F32X16))
+                    elif layout.minimum:
+                        scaled = _broadcast_f32(b, entry(SCALED_SUM, m))
                     for n in range(VECTORS):
                         both = b.fmul(scales[n], scale_a)
                         value = simd.emit_fma(b, b.sitofp(dots[m, n], F32X16), both, b.load(sums[m, n]))
                         if layout.minimum:
-                            place = SCALED_HALF_SUMS + part if halves else SCALED_SUM
-                            value = simd.emit_fma(b, minimums[n], _broadcast_f32(b, entry(place, m)), value)
+                            value = simd.emit_fma(b, minimums[n], scaled, value)
                         b.store(value, sums[m, n])
         _finish(b, sums, y, y_stride, accumulate)
 
