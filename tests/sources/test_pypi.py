@@ -6,14 +6,19 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from boli.errors import CorruptFile, IntegrityError, StorageError
-from boli.sources import pypi, resolve, storage
+from boli.sources import pip, pypi, resolve, storage
 from boli.sources.aliases import ALIASES, Part, PypiModel
 from sources.fake_index import Index, make_wheel
 from sources.fresh_process import Home, answers, bare_python, files_below, interrupt, wait_until
@@ -203,6 +208,51 @@ def test_what_an_interrupted_pip_left_is_only_taken_if_it_is_right(
     path.write_bytes(bytes(path.stat().st_size))  # as long, but not what the index has
     assert home.resolve(NAME).path.read_bytes() == MODEL
     assert files_below(home.cache / "boli") == [CACHED.removeprefix("cache/boli/")]
+
+
+def test_an_interrupt_at_any_instruction_ends_pip(tmp_path: Path) -> None:
+    """`Popen.wait` waits for ever when an interrupt came just after it took its lock: seen in CI."""
+    (tmp_path / "tiny.whl").write_bytes(b"some")
+    for instruction in range(200):  # more than once round the loop that waits
+        child = subprocess.Popen(["sleep", "60"], process_group=0)
+        with time_limit(10), pytest.raises(KeyboardInterrupt):
+            try:
+                interrupt_at(instruction)
+                pip._wait(child, tmp_path, None, Heard())
+            finally:
+                sys.settrace(None)
+                pip._end(child)
+        assert child.returncode == -signal.SIGTERM
+
+
+def interrupt_at(instruction: int) -> None:
+    """Raise KeyboardInterrupt when functions called from now on have done so many bytecode instructions."""
+    left = instruction
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    def over(*_: object) -> None:
+        raise AssertionError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pip_has_some(home: Home) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from boli.sources.progress import Progress
 
 _TICK_SECONDS = 0.05
+_POLL_SECONDS = 0.01
 _GRACE_SECONDS = 3.0
 _CHECK_SECONDS = 30.0
 _MAX_LOG_BYTES = 1 << 16
@@ -106,13 +110,7 @@ def download(pip: list[str], part: Part, folder: Path, progress: Progress) -> Pa
 def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progress: Progress) -> int:
     """Wait for pip to end; returns the bytes that `progress` was told."""
     seen = 0
-    while True:
-        try:
-            child.wait(_TICK_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            return seen
+    while not _ends_within(child, _TICK_SECONDS):
         # pip copies the file at the end, so the largest file and not the sum is what has come.
         now = max((_size(path) for path in _wheels(folder)), default=0)
         if total is not None:
@@ -120,6 +118,7 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, total: int | None, progr
         if now != seen:
             progress.advance(now - seen)
             seen = now
+    return seen
 
 
 def default_index(pip: list[str]) -> list[str]:
@@ -161,13 +160,32 @@ def _size(path: Path) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
+    if not _ends_within(child, 0):
+        os.kill(child.pid, signal.SIGTERM)
+        if not _ends_within(child, _GRACE_SECONDS):
+            os.kill(child.pid, signal.SIGKILL)
+            _ends_within(child, math.inf)
+
+
+def _ends_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether `child` has ended, waiting for it at most so long; then it has its `returncode`.
+
+    `Popen.wait` with a timeout takes a lock just before the `try` that gives it back; a Ctrl-C in between
+    leaves it taken, and the next wait never ends (seen once in some thousand times). Nothing is held here.
+    """
+    until = time.monotonic() + seconds
+    while child.returncode is None:
         try:
-            child.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+        except ChildProcessError:  # an interrupt came between waiting and writing down what was heard
+            pid, status = child.pid, signal.SIGTERM
+        if pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+        elif (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
+        else:
+            return False
+    return True
 
 
 def _explain(part: Part, log: Path, folder: Path) -> SourceError | ModelNotFound:
