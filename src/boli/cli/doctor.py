@@ -47,6 +47,7 @@ class _Cpu(TypedDict):
     features: dict[str, bool]
     dot_products: str
     bf16_products: str
+    tile_registers: bool
     compiled_for: str
     instruction_sets: list[str]
 
@@ -109,6 +110,7 @@ def _examine() -> _Findings:
             "features": {name: name in present for name in _FEATURES[kind]},
             "dot_products": target.dot_form(),
             "bf16_products": target.bf16_form(),
+            "tile_registers": target.tile_registers(),
             "compiled_for": target.cpu(),
             "instruction_sets": sorted(name for name, used in target.features().items() if used),
         },
@@ -196,7 +198,8 @@ def _print(findings: _Findings) -> None:
             ("  lacks", " ".join(lacks) or "-"),
             (
                 "  used",
-                f"{cpu['dot_products']} for products of integers, {cpu['bf16_products']} for bfloat16",
+                f"{cpu['dot_products']} for products of integers, {cpu['bf16_products']} for bfloat16"
+                + (", AMX for attention" if cpu["tile_registers"] else ""),
             ),
             ("kernels for", f"{cpu['compiled_for']}, {len(cpu['instruction_sets'])} instruction sets in use"),
             ("cores", f"{cpu['usable_cores']} usable"),

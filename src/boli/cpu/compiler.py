@@ -35,8 +35,8 @@ from boli.machine import cache_dir
 # Everything whose text decides what the machine code does.
 _SOURCES = (
     "simd.py", "dots.py", "lanes.py", "powers.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py",
-    "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "attention.py", "heads.py", "stages.py",
-    "largest.py", "step.py", "plan.py", "probe.py", "target.py",
+    "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "amx.py", "attention.py", "heads.py",
+    "stages.py", "largest.py", "step.py", "plan.py", "probe.py", "target.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35
@@ -96,7 +96,7 @@ def _key() -> str:
     digest = hashlib.sha256(_TEXT)
     digest.update(_numba_version())
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
-    forms = target.dot_form(), target.bf16_form()
+    forms = target.dot_form(), target.bf16_form(), target.tile_registers()
     others = llvmlite.__version__, target.cpu(), target.flags(), forms, settings, sorted(CODEBOOKS.items())
     digest.update(repr(others).encode())
     return digest.hexdigest()[:24]

@@ -38,6 +38,9 @@ _NEEDS: dict[DotForm, tuple[str, ...]] = {
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _ARM = {"dotprod": (_AT_HWCAP, 20), "i8mm": (_AT_HWCAP2, 13), "bf16": (_AT_HWCAP2, 14)}
 
+# Linux, arch/x86/include/uapi/asm/prctl.h, and the number of the tiles among a processor's extended states.
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA = 158, 0x1023, 18
+
 
 @functools.cache
 def host_features() -> dict[str, bool]:
@@ -97,6 +100,31 @@ def bf16_form() -> Bf16Form:
     if features().get("avx512bf16"):
         return "avx512bf16"
     return "neon_bf16" if features().get("bf16") else "portable"
+
+
+@functools.cache
+def tile_registers() -> bool:
+    """Whether attention multiplies by tile registers (Intel's AMX).
+
+    If the processor has them and the system lets this process; the forms that `BOLI_SIMD` names do without.
+    """
+    needs = ("amx-tile", "amx-bf16", "avx512bf16")
+    return (
+        not os.environ.get("BOLI_SIMD")
+        and dot_form() == "avx512vnni"
+        and all(host_features().get(need) for need in needs)
+        and _tiles_granted()
+    )
+
+
+def _tiles_granted() -> bool:
+    """Asks Linux for the tile registers, which a process must do before it uses them; for all its threads.
+
+    It refuses where a thread's stack for signals has no room for them.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return False
+    return int(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA)) == 0
 
 
 def features() -> dict[str, bool]:
