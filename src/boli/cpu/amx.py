@@ -106,7 +106,8 @@ def mixing_tile(rows: int) -> Any:
     ) -> None:  # fmt: skip
         _zero(b)
         _multiply(b, values, values_stride, probabilities, LINE)
-        room = cgutils.alloca_once(b, ir.ArrayType(I8X64, LARGEST_TILE * len(SUMS)))
+        with b.goto_entry_block():  # once, and not filled with zeros, as `alloca_once` does
+            room = b.alloca(ir.ArrayType(I8X64, LARGEST_TILE * len(SUMS)))
         room.align = VECTOR_BYTES
         mixed = b.ptrtoint(room, I64)
         _store(b, mixed, LINE)
