@@ -3,12 +3,13 @@
     pip install -e '.[peers]'        llama-cpp-python compiles for this processor: some minutes
     python benchmarks/peers.py --json results.json
     python benchmarks/peers.py --only 'batch-*' --repeat 3
-    python benchmarks/peers.py --json results.json --render
+    python benchmarks/peers.py --json results.json --render [TABLE.md]
 
 Every engine runs in a process of its own, on as many processors as it has threads. Two engines that
 are compared take turns, A B A B, so that a noisy neighbour hits both; what is compared are medians.
 llama.cpp is tried with and without flash attention, and the better is taken. Cases are in
-`cases.py`; `--json` keeps what was measured before and adds to it; `--render` writes RESULTS.md.
+`cases.py`; `--json` keeps what was measured before and adds to it; `--render` writes
+RESULTS.md, or the table that it names, one for each machine.
 Run it on a machine that does nothing else. The case `start` needs llama.cpp's own program: build
 `llama-completion` or `llama-cli` natively from the sources that llama-cpp-python brings
 (`vendor/llama.cpp`), and name it with `--llama-cli`.
@@ -50,7 +51,7 @@ def main() -> int:
     file = None if options.json is None else Path(options.json)
     document: Found = json.loads(file.read_text()) if file is not None and file.exists() else {"cases": {}}
     if options.render:
-        report.write(document, Path(__file__).with_name("RESULTS.md"), [case.name for case in CASES])
+        report.write(document, Path(options.render), [case.name for case in CASES], options.note)
         return 0
     pythons = {"boli": sys.executable, "transformers": options.torch_python}
     pythons |= dict.fromkeys(("llama", "openvino"), options.peer_python)
@@ -90,7 +91,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, help="turns of each case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", metavar="FILE", help="keep and add results here")
-    parser.add_argument("--render", action="store_true", help="write RESULTS.md from --json, measure nothing")
+    parser.add_argument(
+        "--render",
+        nargs="?",
+        const=Path(__file__).with_name("RESULTS.md"),
+        metavar="TABLE",
+        help="write RESULTS.md, or another table, from --json; measure nothing",
+    )
+    parser.add_argument(
+        "--note", default="", metavar="TEXT", help="a line on how it was measured, for --render"
+    )
     parser.add_argument("--files", default=str(cache_dir() / "benchmarks"), help="folder of made model files")
     parser.add_argument(
         "--peer-python", default=sys.executable, help="has llama-cpp-python and openvino-genai"

@@ -1,4 +1,4 @@
-"""What `peers.py` found, as a line for the terminal and as the table of RESULTS.md."""
+"""What `peers.py` found, as a line for the terminal and as a table."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ def line(name: str, found: Found) -> str:
     return f"{name}: {found['work']}: {_result(found)}; {_verdict(found)}"
 
 
-def write(document: Found, path: Path, order: list[str]) -> None:
+def write(document: Found, path: Path, order: list[str], note: str) -> None:
     """Writes the table.
 
     Args:
         document: What `peers.py --json` wrote.
-        path: RESULTS.md.
+        path: The table, such as RESULTS.md.
         order: The names of the cases.
+        note: What else must be known of how it was measured, or nothing.
     """
     where, cases = document["machine"], document["cases"]
     lines = [_HEAD, f"Machine: {where['cpu']}, {where['cores']} cores, "
              f"{where['memory_bytes'] / 1e9:.1f} GB of memory; {where['threads']} threads.  "]  # fmt: skip
     lines += [f"{name}: {version}.  " for name, version in document["versions"].items()]
+    lines += ["", note] if note else []
     lines += ["", "| case | work | against | boli | peer | ratio | target | reached | date |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for name in order:

@@ -80,11 +80,11 @@ def _store(b: Builder, address: Value, stride: Value | int) -> None:
 
 
 def score_tile() -> Any:
-    """In place of attention's `product_tile`: y = queries · keys, of six queries. Accumulates nothing."""
+    """In place of attention's `product_tile`: y = queries · keys, of six queries."""
 
     def emit(
         b: Builder, keys: Value, keys_stride: Value, depth: Value, queries: Value,
-        y: Value, y_stride: Value, _: Value,
+        y: Value, y_stride: Value, *_: Value,
     ) -> None:  # fmt: skip
         _zero(b)
         with cgutils.for_range(b, b.udiv(depth, ir.Constant(I64, PAIRS)), intp=I64) as loop:
@@ -94,7 +94,7 @@ def score_tile() -> Any:
         _store(b, y, y_stride)
 
     emit.__name__ = "amx_score_tile"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
 
 
 def mixing_tile(rows: int) -> Any:

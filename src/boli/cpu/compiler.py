@@ -96,7 +96,7 @@ def _key() -> str:
     digest = hashlib.sha256(_TEXT)
     digest.update(_numba_version())
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
-    forms = target.dot_form(), target.bf16_form(), target.tile_registers()
+    forms = (target.dot_form(), target.bf16_form(), target.tile_registers(), target.fetches_by_itself())
     others = llvmlite.__version__, target.cpu(), target.flags(), forms, settings, sorted(CODEBOOKS.items())
     digest.update(repr(others).encode())
     return digest.hexdigest()[:24]

@@ -28,6 +28,7 @@ from boli.cpu.layouts import (
 )
 from boli.cpu.simd import function_call, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
 from boli.cpu.sizes import LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
+from boli.cpu.target import fetches_by_itself
 from boli.cpu.tiles import int_tile, product_tile, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
@@ -40,10 +41,11 @@ def _tile(layout: Layout, rows: int) -> Any:
     if isinstance(layout, IntLayout):
         return int_tile(layout, rows)
     tile, stride = product_tile(layout.name, rows), layout.block_bytes(GROUP) // layout.depth(GROUP)
+    fetches = not fetches_by_itself()
 
     @njit(inline="always")
     def adapted(weights, depth, activations, y, y_stride, accumulate, ahead):
-        tile(weights, stride, depth, activations, y, y_stride, accumulate)
+        tile(weights, stride, depth, activations, y, y_stride, accumulate, ahead if fetches else 0)
 
     return adapted
 
@@ -72,6 +74,7 @@ def project(layout: Layout) -> Any:
     if isinstance(layout, IntLayout) and layout.base < 8:
         unpack, six_bytes = unpack_tile(layout), int_tile(layout.panel, LARGEST_TILE)
     unpacks = unpack is not None
+    least = 3 if fetches_by_itself() else 1
 
     def run(
         weights, block_stride, depth, activations, y, y_stride, first_row, end_row, first_block, end_block,
@@ -81,11 +84,11 @@ def project(layout: Layout) -> Any:
         activations += first_row * step
         y += first_row * y_stride
         rows = end_row - first_row
-        some = 3 <= rows <= SOME_ROWS
+        some = least <= rows <= SOME_ROWS
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            # One row is read as fast as the processor fetches by itself. It does not fetch far enough
+            # A processor may read one row's weights as fast as it can by itself. None fetches far enough
             # where each line is computed with for longer: here the first tile fetches what lies behind
             # this block.
             row, ahead = 0, depth * step_bytes if some else 0
@@ -112,7 +115,8 @@ def project(layout: Layout) -> Any:
                 two(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
                 row += 2
             if row < rows:
-                one(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, 0)
+                a, place = activations + row * step, out + row * y_stride
+                one(w, depth, a, place, y_stride, accumulate, ahead if rows == 1 else 0)
 
     return run
 

@@ -17,6 +17,7 @@ from typing import Literal
 import llvmlite.binding as llvm
 
 from boli.errors import BoliError, UsageError
+from boli.machine import cpu_name
 
 DotForm = Literal["avx512vnni", "avxvnni", "avx2", "neon_i8mm", "neon_dotprod", "portable"]
 Bf16Form = Literal["avx512bf16", "neon_bf16", "portable"]
@@ -125,6 +126,15 @@ def _tiles_granted() -> bool:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return False
     return int(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA)) == 0
+
+
+@functools.cache
+def fetches_by_itself() -> bool:
+    """Whether this processor reads one stream as fast as it can without being told what comes next.
+
+    AMD's Zen 4 does, and is hampered by being told; Intel's Xeons do not (docs/decisions, kernels, 4 and 27).
+    """
+    return "Intel" not in cpu_name()
 
 
 def features() -> dict[str, bool]:

@@ -137,11 +137,13 @@ ELEMENTS = {
 
 def _multiply(
     b: Builder, sums: Sums, element: Element, weights: Value, weight_stride: Value, depth: Value,
-    activations: Value, rows: int, row_stride: int, step: int,
+    activations: Value, rows: int, row_stride: int, step: int, ahead: Value | None = None,
 ) -> None:  # fmt: skip
     """Adds `depth` products to the sums; strides and step are bytes."""
     with cgutils.for_range(b, depth, intp=I64) as loop:
         start = offset(b, weights, b.mul(loop.index, weight_stride))
+        if ahead is not None:
+            _fetch(b, start, ahead, element.bytes * VECTORS)
         w = [element.read(b, offset(b, start, element.bytes * n)) for n in range(VECTORS)]
         inputs = offset(b, activations, b.mul(loop.index, ir.Constant(I64, step)))
         for m in range(rows):
@@ -150,24 +152,32 @@ def _multiply(
                 b.store(element.multiply(b, b.load(sums[m, n]), w[n], a), sums[m, n])
 
 
+def _fetch(b: Builder, start: Value, ahead: Value, count: int) -> None:
+    """Asks for some bytes `ahead` of what is read, unless that is 0."""
+    with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
+        for line in range(0, count, VECTOR_BYTES):
+            simd.emit_prefetch(b, offset(b, start, ahead, line))
+
+
 def product_tile(kind: str, rows: int, *, row_stride: int = 4, step: int = 0) -> Any:
     """A Numba function of int64 arguments, in the order of `emit`; `depth` counts inputs, or pairs.
 
     Weights lie `weight_stride` bytes apart. Activations of different rows lie `row_stride` bytes apart,
-    of different inputs `step`; by default those of one input lie together, a row each.
+    of different inputs `step`; by default those of one input lie together, a row each. `ahead` is as in
+    `int_tile`.
     """
     element, step = ELEMENTS[kind], step or 4 * rows
 
     def emit(
         b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, accumulate: Value,
+        y: Value, y_stride: Value, accumulate: Value, ahead: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
-        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, row_stride, step)
+        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, row_stride, step, ahead)
         _finish(b, sums, y, y_stride, accumulate)
 
     emit.__name__ = f"product_tile_{kind}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
 
 
 def mixing_tile(kind: str, rows: int) -> Any:
@@ -208,9 +218,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
         with cgutils.for_range(b, depth, intp=I64) as loop:
             # A tile of few rows waits for memory, one of many computes.
             step = Step(b, layout, weights, loop.index, in_order=rows < LARGEST_TILE)
-            with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
-                for line in range(0, layout.step_bytes, VECTOR_BYTES):
-                    simd.emit_prefetch(b, offset(b, step.start, ahead, line))
+            _fetch(b, step.start, ahead, layout.step_bytes)
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:
