@@ -75,7 +75,7 @@ def test_scores(head_dim: int) -> None:
     queries[:, :head_dim] = bfloat16(rng.standard_normal((LARGEST_TILE, head_dim), np.float32))
     scores = np.full((LARGEST_TILE, PAGE_SIZE), np.nan, np.float32)
     run = between(amx.score_tile())
-    run(in_pairs(keys), PAGE_SIZE * 4, head_dim // 2, queries, scores, scores.strides[0], 0)
+    run(in_pairs(keys), PAGE_SIZE * 4, head_dim // 2, queries, scores, scores.strides[0], 0, 0)
     expected = stated(np.zeros_like(scores), wide(queries[:, :head_dim]), wide(keys))
     np.testing.assert_array_equal(scores.view(np.int32), expected.view(np.int32))
     assert np.ptp(scores) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -64,13 +65,18 @@ def tiles(rows: int) -> list[int]:
     return cut + [size for size in (4, 2, 1) if left & size and (size != 2 or left < 4)]
 
 
-def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS) -> NDArray[np.float32]:
+def project(
+    name: str,
+    activations: NDArray[np.float32],
+    matrix_rows: int = ROWS,
+    unit: compiler.Unit | None = None,
+) -> NDArray[np.float32]:
     """The compiled product of a random matrix of a format with some rows of activations."""
     matrix = random_matrix(name, matrix_rows, COLUMNS)
     layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, matrix_rows, COLUMNS), np.uint8)
     pack_into(packed.reshape(-1, layout.block_bytes(COLUMNS)), matrix)
-    (function,) = compiler.load([project_unit(layout)])
+    (function,) = compiler.load([unit or project_unit(layout)])
     starts = np.cumsum([0, *tiles(len(activations))])
     parts = [encoded(activations[start:end], layout.encoding)[0] for start, end in pairwise(starts)]
     inputs = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
@@ -88,6 +94,25 @@ def project(name: str, activations: NDArray[np.float32], matrix_rows: int = ROWS
 @pytest.fixture(scope="module")
 def activations() -> NDArray[np.float32]:
     return np.random.default_rng(3).standard_normal((59, COLUMNS)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q6_K", "BF16", "F16"])
+def test_what_is_fetched_ahead_changes_no_bit(
+    name: str, activations: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this processor does by itself."""
+    from boli.cpu import matmul
+
+    found = []
+    for by_itself in (True, False):
+        monkeypatch.setattr(matmul, "fetches_by_itself", lambda answer=by_itself: answer)
+        source = partial(matmul.project, LAYOUTS[name])
+        unit = compiler.Unit(
+            f"project_{name}_{by_itself}_in_a_test", project_unit(LAYOUTS[name]).arguments, source
+        )
+        found.append([project(name, activations[:rows], unit=unit) for rows in (1, 2, 5, 17)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.view(np.int32), other.view(np.int32))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
