@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,8 +134,3 @@ def test_a_setting_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, granted=True)
     monkeypatch.setenv("BOLI_SIMD", "avx512vnni")
     assert not target.tile_registers()
-
-
-@pytest.mark.skipif(platform.system() != "Linux", reason="asks Linux")
-def test_asking_twice_gives_the_same_answer() -> None:
-    assert target._tiles_granted() == target._tiles_granted()

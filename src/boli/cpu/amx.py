@@ -29,7 +29,6 @@ PAIRS = VECTOR_BYTES // F4  # in a row of a register, and rows of a register of 
 SUMS, LEFT, RIGHT = (0, 1), 2, (3, 4)  # registers
 ANYTHING = I8.as_pointer()
 
-
 # What LDTILECFG reads: the palette, from byte 16 on bytes of a row, from byte 48 on rows of each register.
 SIZES = [1] + [0] * (VECTOR_BYTES - 1)
 for _register in (*SUMS, LEFT, *RIGHT):

@@ -1,4 +1,4 @@
-"""Dot products of short vectors, and look-ups: the one place where instruction sets differ.
+"""Dot products of short vectors, and look-ups: with `amx.py` where instruction sets differ.
 
     emit_dot        16 sums of four products of an unsigned and a signed byte   matrix products
     emit_dot_bf16   16 sums of two products of bfloat16 numbers                 attention
