@@ -13,6 +13,10 @@ RESULTS.md, or the table that it names, one for each machine.
 Run it on a machine that does nothing else. The case `start` needs llama.cpp's own program: build
 `llama-completion` or `llama-cli` natively from the sources that llama-cpp-python brings
 (`vendor/llama.cpp`), and name it with `--llama-cli`.
+
+The targets are those of machines without AMX. On one that has it, `--without-amx` compares as if it had
+not; llama.cpp then has to be built so: libraries of `cmake -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=OFF
+-DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON …`, whose folder the variable LLAMA_CPP_LIB_PATH names.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import argparse
 import datetime
 import fnmatch
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +45,20 @@ def chosen(patterns: list[str]) -> Iterator[Case]:
             yield case
 
 
-def machine(threads: int) -> Found:
+# Every engine's own switch, and a word to our workers.
+WITHOUT_AMX = {
+    "BOLI_SIMD": "avx512vnni",
+    "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",  # OpenVINO and torch
+    "PEERS_WITHOUT_AMX": "1",  # llama.cpp's worker sees that its build is so
+}
+
+
+def machine(options: argparse.Namespace) -> Found:
     """Where this was measured."""
-    return {"cpu": cpu_name(), "cores": usable_cores(), "threads": threads, "memory_bytes": memory_total()}
+    return {
+        "cpu": cpu_name(), "cores": usable_cores(), "threads": options.threads,
+        "memory_bytes": memory_total(), "without_amx": options.without_amx,
+    }  # fmt: skip
 
 
 def main() -> int:
@@ -53,6 +69,8 @@ def main() -> int:
     if options.render:
         report.write(document, Path(options.render), [case.name for case in CASES], options.note)
         return 0
+    if options.without_amx:
+        os.environ |= WITHOUT_AMX
     pythons = {"boli": sys.executable, "transformers": options.torch_python}
     pythons |= dict.fromkeys(("llama", "openvino"), options.peer_python)
     bench = Bench(
@@ -72,7 +90,7 @@ def main() -> int:
             found = {"kind": "failed", "work": case.name, "reached": None, "error": str(error)}
         found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
         document["cases"][case.name] = found
-        document["machine"] = machine(options.threads)
+        document["machine"] = machine(options)
         document["versions"] = {**document.get("versions", {}), **bench.versions}
         print(report.line(case.name, found), flush=True)
         if file is not None:
@@ -108,6 +126,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--torch-python", default=sys.executable, help="has torch, transformers and accelerate"
     )
+    parser.add_argument("--without-amx", action="store_true", help="leave tile registers out of all engines")
     parser.add_argument("--llama-cli", metavar="PATH", help="llama-cli or llama-completion, for 'start'")
     options = parser.parse_args()
     if options.render and not (options.json and Path(options.json).is_file()):

@@ -34,6 +34,8 @@ def write(document: Found, path: Path, order: list[str], note: str = "") -> None
     lines = [_HEAD, f"Machine: {where['cpu']}, {where['cores']} cores, "
              f"{where['memory_bytes'] / 1e9:.1f} GB of memory; {where['threads']} threads.  "]  # fmt: skip
     lines += [f"{name}: {version}.  " for name, version in document["versions"].items()]
+    if where.get("without_amx"):
+        lines.append("Without AMX: no engine used the tile registers that this processor has.  ")
     lines += ["", note] if note else []
     lines += ["", "| case | work | against | boli | peer | ratio | target | reached | date |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")

@@ -6,6 +6,7 @@ Needs only llama-cpp-python and NumPy. One context with flash attention and one 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 from pathlib import Path
@@ -173,11 +174,19 @@ def system() -> str:
 
 
 def lacking() -> list[str]:
-    """Instruction sets that the processor has and this build does not use."""
+    """Instruction sets that the processor has and this build does not use.
+
+    Raises:
+        RuntimeError: It uses AMX in a comparison without.
+    """
     built = {part.split("=")[0].strip() for part in system().split(":", 1)[-1].split("|") if "= 1" in part}
+    without_amx = "PEERS_WITHOUT_AMX" in os.environ
+    if without_amx and "AMX_INT8" in built:
+        raise RuntimeError("this llama.cpp uses AMX; name a build without it in LLAMA_CPP_LIB_PATH")
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return [name for flag, name in _FLAGS.items() if flag in flags.split() and name not in built]
+    has = set(flags.split()) - ({"amx_int8"} if without_amx else set())
+    return [name for flag, name in _FLAGS.items() if flag in has and name not in built]
 
 
 serve(Worker(int(sys.argv[1])))

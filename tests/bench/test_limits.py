@@ -57,13 +57,16 @@ def operands(kind: Kind, vectors: int, seed: int) -> tuple[NDArray[np.uint8], ND
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, OPERAND_STEPS + 3])
 def test_the_loops_of_products_do_all_products(kind: Kind, count: int) -> None:
-    rows, columns = limits._tile()
-    left, x = operands(kind, rows, 0)
-    right, y = operands(kind, columns, 1)
-    sums = np.zeros((rows, columns, 16))
-    for step in range(count):
-        part = step % OPERAND_STEPS
-        sums += np.einsum("ilk,jlk->ijl", x[part], y[part])
+    rows, columns = limits.tile_of(kind)
+    if limits.by_registers(kind):  # 16 rows of pairs times 16 rows of pairs, transposed
+        products, vectors = "iakp,jklp->ijal", 16
+    else:
+        products, vectors = "ialp,jalp->ijl", 1
+    left, x = operands(kind, rows * vectors, 0)
+    right, y = operands(kind, columns * vectors, 1)
+    x, y = (part.reshape(OPERAND_STEPS, -1, vectors, *part.shape[2:]) for part in (x, y))
+    steps = np.arange(count) % OPERAND_STEPS
+    sums = np.sum([np.einsum(products, x[step], y[step]) for step in steps], axis=0)
     multiply = limits._functions(None)[kind]
     expected = sums.astype(np.int32 if kind == "int8" else np.float32)
     assert multiply(left.ctypes.data, right.ctypes.data, count) == digest(expected)

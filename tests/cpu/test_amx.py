@@ -1,4 +1,4 @@
-"""Attention by tile registers: that its arithmetic is the stated one, and that others are not needed."""
+"""Products in tile registers: that their arithmetic is the stated one, and that others are not needed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from boli.cpu import amx, target
-from boli.cpu.sizes import LARGEST_TILE, PAGE_SIZE, QUERY_STRIDE
+from boli.cpu import amx, amx_tiles, target
+from boli.cpu.sizes import LARGEST_TILE, PAGE_SIZE, QUERY_STRIDE, streams_bytes
 from cpu import machine_code as mc
 
 Pairs = NDArray[np.uint16]
@@ -73,7 +73,7 @@ def test_scores(head_dim: int) -> None:
     queries = np.zeros((LARGEST_TILE, QUERY_STRIDE // 2), np.uint16)
     queries[:, :head_dim] = bfloat16(rng.standard_normal((LARGEST_TILE, head_dim), np.float32))
     scores = np.full((LARGEST_TILE, PAGE_SIZE), np.nan, np.float32)
-    run = between(amx.score_tile())
+    run = between(amx_tiles.score_tile())
     run(in_pairs(keys), PAGE_SIZE * 4, head_dim // 2, queries, scores, scores.strides[0], 0, 0)
     expected = stated(np.zeros_like(scores), wide(queries[:, :head_dim]), wide(keys))
     np.testing.assert_array_equal(scores.view(np.int32), expected.view(np.int32))
@@ -93,7 +93,7 @@ def test_weighted_sums(rows: int) -> None:
     room[:, :PAGE_SIZE] = weights
     y = rng.standard_normal((LARGEST_TILE, 32), np.float32)
     before, shrink = y.copy(), rng.random(LARGEST_TILE, np.float32)
-    run = between(amx.mixing_tile(rows))
+    run = between(amx_tiles.mixing_tile(rows))
     run(in_pairs(values), 128, PAGE_SIZE // 2, room, y, y.strides[0], shrink)
     added = stated(np.zeros((rows, 32), np.float32), wide(weights[:rows]), wide(values))
     # A fused addition rounds once; in float64 the product is exact, and so nearly is the sum.
@@ -102,10 +102,33 @@ def test_weighted_sums(rows: int) -> None:
     np.testing.assert_array_equal(y[rows:], before[rows:])
 
 
+@needs_tiles
+@pytest.mark.parametrize("accumulate", [0, 1])
+@pytest.mark.parametrize(("rows", "tiles"), [(1, 1), (2, 1), (3, 1), (4, 1), (6, 1), (6, amx_tiles.TILES)])
+def test_products_of_weights(rows: int, tiles: int, accumulate: int) -> None:
+    """Of the tile's rows only, whatever lies behind the activations: here it is NaN."""
+    depth, every = 96, rows * tiles
+    rng = np.random.default_rng(every)
+    weights = bfloat16(rng.standard_normal((depth, 32), np.float32))
+    inputs = bfloat16(rng.standard_normal((tiles, rows, depth), np.float32))
+    # Of each tile, for each 32 inputs, 16 pairs of each row.
+    stream = inputs.reshape(tiles, rows, -1, 32).swapaxes(1, 2).reshape(-1)
+    behind = streams_bytes("bfloat16", every, depth) // 2 - stream.size
+    stream = np.concatenate([stream, np.full(behind, 0xFFFF, np.uint16)])
+    y = rng.standard_normal((every + 1, 32), np.float32)
+    before = y.copy()
+    run = between(amx_tiles.product_tile(rows, tiles))
+    run(in_pairs(weights), 128, depth // 2, stream, y, y.strides[0], accumulate, 0)
+    total = stated(np.zeros((every, 32), np.float32), wide(inputs).reshape(every, depth), wide(weights))
+    expected = before[:-1] + total if accumulate else total
+    np.testing.assert_array_equal(y[:-1].view(np.int32), expected.view(np.int32))
+    np.testing.assert_array_equal(y[-1], before[-1])
+
+
 def test_tiles_are_made_of_tile_instructions() -> None:
     """Read, where they cannot be run."""
     sapphire_rapids = mc.machine(mc.X86, "sapphirerapids")
-    for tile in (amx.score_tile(), amx.mixing_tile(3)):
+    for tile in (amx_tiles.score_tile(), amx_tiles.mixing_tile(3), amx_tiles.product_tile(6, 3)):
         text = mc.assembly(sapphire_rapids, *mc.tile_body(tile))
         assert text.count("tdpbf16ps") >= 2 and "tilestored" in text
         assert not mc.calls(text)

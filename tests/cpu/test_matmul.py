@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from boli.cpu import compiler
+from boli.cpu import compiler, target
 from boli.cpu.layouts import LAYOUTS, IntLayout, packed_bytes, padded
 from boli.cpu.packers import pack_into
 from boli.cpu.packing import look_up_unit, project_unit
+from boli.cpu.sizes import streams_bytes
 from boli.formats.checkpoint import Matrix
 from boli.formats.numbers import dequantize
 from cpu.test_layouts import random_matrix
@@ -52,7 +53,8 @@ def encoded(activations: NDArray[np.float32], encoding: str) -> tuple[NDArray[An
         return np.ascontiguousarray(activations.T), activations
     short = to_bf16(activations)
     rows, columns = activations.shape
-    tile = np.ascontiguousarray(short.reshape(rows, columns // 2, 2).transpose(1, 0, 2))
+    together = 32 if target.tile_registers() else 2  # inputs of a row
+    tile = np.ascontiguousarray(short.reshape(rows, columns // together, together).transpose(1, 0, 2))
     return tile, (short.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -63,6 +65,25 @@ def tiles(rows: int) -> list[int]:
     cut = [6] * (rows // 6)
     left = rows % 6
     return cut + [size for size in (4, 2, 1) if left & size and (size != 2 or left < 4)]
+
+
+def in_a_step(unit: compiler.Unit) -> compiler.Unit:
+    """A kernel with tile registers as it finds them in a step."""
+
+    def source() -> Any:
+        from boli.cpu.amx import begin, end
+        from boli.cpu.simd import kernel
+
+        inner = kernel(unit.source())
+
+        def run(a, b, c, d, e, f, g, h, i, j, k, l):  # type: ignore[no-untyped-def]  # noqa: E741
+            begin()
+            inner(a, b, c, d, e, f, g, h, i, j, k, l)
+            end()
+
+        return run
+
+    return compiler.Unit(f"{unit.name}_in_a_step", unit.arguments, source)
 
 
 def project(
@@ -76,10 +97,12 @@ def project(
     layout = LAYOUTS[name]
     packed = np.empty(packed_bytes(layout, matrix_rows, COLUMNS), np.uint8)
     pack_into(packed.reshape(-1, layout.block_bytes(COLUMNS)), matrix)
-    (function,) = compiler.load([unit or project_unit(layout)])
+    (function,) = compiler.load([in_a_step(unit or project_unit(layout))])
     starts = np.cumsum([0, *tiles(len(activations))])
     parts = [encoded(activations[start:end], layout.encoding)[0] for start, end in pairwise(starts)]
     inputs = np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
+    behind = streams_bytes(layout.encoding, len(activations), COLUMNS) - inputs.size
+    inputs = np.concatenate([inputs, np.full(behind, 0xFF, np.uint8)])  # NaN, which must not matter
     width = padded(matrix_rows, 32)
     y = np.full((len(activations), width), np.nan, np.float32)
     steps = layout.depth(COLUMNS) * layout.panel.step_bytes if isinstance(layout, IntLayout) else 0

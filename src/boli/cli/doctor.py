@@ -198,8 +198,8 @@ def _print(findings: _Findings) -> None:
             ("  lacks", " ".join(lacks) or "-"),
             (
                 "  used",
-                f"{cpu['dot_products']} for products of integers, {cpu['bf16_products']} for bfloat16"
-                + (", AMX for attention" if cpu["tile_registers"] else ""),
+                f"{cpu['dot_products']} for products of integers, "
+                f"{'AMX' if cpu['tile_registers'] else cpu['bf16_products']} for bfloat16",
             ),
             ("kernels for", f"{cpu['compiled_for']}, {len(cpu['instruction_sets'])} instruction sets in use"),
             ("cores", f"{cpu['usable_cores']} usable"),

@@ -6,7 +6,7 @@ end. Three encodings of the same rows, one for each kind of product:
 
     int8       for each 32 inputs: [rows] records of 32 int8, the scale, -Σ a, scale · Σ a, and -Σ a of halves
     float32    for each input: [rows]
-    bfloat16   for each two inputs: pairs [rows]
+    bfloat16   for each two inputs: pairs [rows]; for tile registers, for each 32 inputs: [rows] of 16 pairs
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import numpy as np
 
 from boli.cpu import plan as p
+from boli.cpu.amx import in_registers
 from boli.cpu.lanes import (
     broadcast,
     largest_magnitude,
     mul,
-    round_to_bf16,
     small_int,
+    store_bf16,
+    store_bf16_pairs,
     sum_of,
 )
 from boli.cpu.layouts import GROUP
@@ -44,6 +46,7 @@ from boli.cpu.sizes import (
     VECTOR,
 )
 
+IN_REGISTERS = in_registers("bfloat16")
 ONE_127TH = np.float32(1 / 127)
 
 
@@ -104,10 +107,13 @@ def spread(source, first, end, stream, rows, lane):
 def pair(source, first, end, stream, rows, lane):
     """Groups of one row as pairs of bfloat16."""
     word = F4 * rows
-    for k in range(first * (GROUP // 2), end * (GROUP // 2)):
-        low = round_to_bf16(load_f32(source + 2 * k * F4))
-        high = round_to_bf16(load_f32(source + 2 * k * F4 + F4))
-        store_i32(stream + k * word + lane * F4, low | high << 16)
+    for half in range(2 * first, 2 * end):  # of a group: a vector, eight pairs
+        values = load(source + half * VECTOR)
+        if IN_REGISTERS:
+            record = stream + (half // 2 * rows + lane) * VECTOR
+            store_bf16(record + half % 2 * (VECTOR // 2), values)
+        else:
+            store_bf16_pairs(stream + half * 8 * word + lane * F4, word, values)
 
 
 @kernel

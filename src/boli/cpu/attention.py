@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from boli.cpu import amx
+from boli.cpu import amx_tiles
+from boli.cpu.amx import in_registers
 from boli.cpu.lanes import (
     add,
     broadcast,
@@ -47,7 +48,6 @@ from boli.cpu.sizes import (
     SHRINK,
     VECTOR,
 )
-from boli.cpu.target import tile_registers
 from boli.cpu.tiles import mixing_tile, product_tile
 
 ROW = PAGE_SIZE * F4  # bytes of a row of scores or probabilities
@@ -82,18 +82,15 @@ def attend(kv_type: str) -> Any:
 def _attend_tile(kv_type: str, rows: int) -> Any:
     """`attend` for one number of queries."""
     element = ELEMENTS[kv_type]
-    if kv_type == "bf16" and tile_registers():
-        score, mix = amx.score_tile(), amx.mixing_tile(rows)
-        begin, end = amx.configure, amx.release
+    if in_registers(element):
+        score, mix = amx_tiles.score_tile(), amx_tiles.mixing_tile(rows)
     else:
-        score = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4)
-        mix, begin, end = mixing_tile(element, rows), nothing, nothing
+        score, mix = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4), mixing_tile(element, rows)
     pair = 2 if kv_type == "bf16" else 1  # numbers that are multiplied together
     size, with_scales, rounded = KV_BYTES[kv_type], kv_type == "int8", kv_type == "bf16"
 
     @kernel
     def run(scratch, padded, pages, cache, page_stride, first_page, end_page, window, sums, stride):
-        begin()
         for m in range(rows):
             clear(sums + m * stride, padded)
             store(scratch + CHUNK_SUMS + m * VECTOR, broadcast(0.0))
@@ -121,14 +118,8 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
                 )  # fmt: skip
         for m in range(rows):
             store_f32(sums + m * stride + F4, reduce_add(load(scratch + CHUNK_SUMS + m * VECTOR)))
-        end()
 
     return run
-
-
-@kernel
-def nothing():
-    """What begins and ends a chunk where there are no tile registers."""
 
 
 @kernel

@@ -35,8 +35,8 @@ from boli.machine import cache_dir
 # Everything whose text decides what the machine code does.
 _SOURCES = (
     "simd.py", "dots.py", "lanes.py", "powers.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py",
-    "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "amx.py", "attention.py", "heads.py",
-    "stages.py", "largest.py", "step.py", "plan.py", "probe.py", "target.py",
+    "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "amx.py", "amx_tiles.py",
+    "attention.py", "heads.py", "stages.py", "largest.py", "step.py", "plan.py", "probe.py", "target.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35

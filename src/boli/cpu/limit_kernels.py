@@ -14,8 +14,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from boli.cpu import amx
 from boli.cpu.dots import emit_dot, emit_dot_bf16
-from boli.cpu.limits import OPERAND_STEPS, READ_STEP, VECTOR_BYTES, Kind
+from boli.cpu.limits import OPERAND_STEPS, READ_STEP, REGISTER, VECTOR_BYTES, Kind, by_registers
 from boli.cpu.simd import (
     F32X16,
     I8X64,
@@ -55,9 +56,11 @@ def read() -> Callable[[int, int], int]:
 def products(kind: Kind, tile: tuple[int, int]) -> Callable[[int, int, int], int]:
     """`products(left, right, count)`: multiplies and adds `count` tiles of vectors.
 
-    Each step loads `tile[0]` vectors from `left` and `tile[1]` from `right`, and multiplies each
+    Each step loads `tile[0]` operands from `left` and `tile[1]` from `right`, and multiplies each
     with each into a sum of its own.
     """
+    if by_registers(kind):
+        return _products_of_registers(tile)
     rows, columns = tile
     total_type = I32X16 if kind == "int8" else F32X16
     left_type = {"int8": I8X64, "bf16": I32X16, "f32": F32X16}[kind]
@@ -78,6 +81,42 @@ def products(kind: Kind, tile: tuple[int, int]) -> Callable[[int, int, int], int
             for n, total in enumerate(sums):
                 b.store(product(b, b.load(total), xs[n // columns], ys[n % columns]), total)
         return _digest(b, sums)
+
+    def run(left: int, right: int, count: int) -> int:
+        result: int = multiply(left, right, count)
+        return result
+
+    return run
+
+
+def _products_of_registers(tile: tuple[int, int]) -> Callable[[int, int, int], int]:
+    """The same, of whole tile registers."""
+    rows, columns = tile
+    sums, xs = range(rows * columns), range(rows * columns, rows * columns + rows)
+    ys = range(xs.stop, xs.stop + columns)
+
+    def fill(b: Builder, registers: range, base: Value, step: Value) -> None:
+        start = b.add(base, b.mul(step, _word(len(registers) * REGISTER)))
+        for n, register in enumerate(registers):
+            amx.emit_load(b, register, b.add(start, _word(n * REGISTER)), VECTOR_BYTES)
+
+    @operation(i64, i64, i64, i64)
+    def multiply(b: Builder, left: Value, right: Value, count: Value) -> Value:
+        amx.emit_configure(b, [amx.MOST_ROWS] * amx.REGISTERS)
+        amx.emit_zero(b, sums)
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            step = b.and_(loop.index, _word(OPERAND_STEPS - 1))
+            fill(b, xs, left, step)
+            fill(b, ys, right, step)
+            for n in sums:
+                amx.emit_multiply(b, n, xs[n // columns], ys[n % columns])
+        results = cgutils.alloca_once(b, ir.ArrayType(F32X16, len(sums) * amx.MOST_ROWS))
+        for n in sums:
+            place = b.ptrtoint(results, I64)
+            amx.emit_store(b, n, b.add(place, _word(n * REGISTER)), VECTOR_BYTES)
+        amx.emit_release(b)
+        lines = range(len(sums) * amx.MOST_ROWS)
+        return _digest(b, [b.gep(results, [_word(0), _word(line)]) for line in lines])
 
     def run(left: int, right: int, count: int) -> int:
         result: int = multiply(left, right, count)

@@ -32,8 +32,10 @@ KINDS: tuple[Kind, ...] = ("int8", "bf16", "f32")
 
 VECTOR_BYTES = 64
 READ_STEP = 8 * VECTOR_BYTES  # into as many sums: no addition waits for the one before
-OPERAND_STEPS = 16  # a power of two; with them the operands still fit into the innermost cache
+OPERAND_STEPS = 8  # a power of two; with them the operands still fit into the innermost cache
 OPERATIONS: dict[Kind, int] = {"int8": 128, "bf16": 64, "f32": 32}  # of one product of vectors
+REGISTER = 16 * VECTOR_BYTES  # bytes of a tile register; of the product of two:
+REGISTER_OPERATIONS = 2 * 16 * 16 * 32
 
 SAMPLES = 9
 SAMPLE_SECONDS = 0.012  # of products: long against the start of a thread, short for who waits
@@ -77,7 +79,8 @@ class Limits:
         read_bytes_per_s: Reading memory that is in no cache.
         int8_ops_per_s: Products of unsigned and signed bytes, added in 32 bits (`dots.emit_dot`); a
             multiplication and an addition count as two, here and below.
-        bf16_ops_per_s: Products of bfloat16 numbers, added in float32 (`dots.emit_dot_bf16`).
+        bf16_ops_per_s: Products of bfloat16 numbers, added in float32 (`dots.emit_dot_bf16`), in tile
+            registers where the kernels use them (`amx.py`).
         f32_ops_per_s: Fused multiplication and addition in float32.
         buffer_bytes: How much memory was read.
     """
@@ -118,12 +121,11 @@ def measure(threads: int, progress: compiler.Progress | None = None) -> Limits:
         OutOfMemory: There is no room for a buffer that is larger than the caches.
     """
     functions = _functions(progress)
-    tile = _tile()
     with ThreadPoolExecutor(threads, "boli-limit") as pool:
         crew = _Crew(pool, threads)
         size = _buffer_bytes() // threads // _LINE * _LINE
         reading = _reading(crew, functions["read"], size)
-        peaks = {kind: _multiplying(crew, functions[kind], kind, tile) for kind in KINDS}
+        peaks = {kind: _multiplying(crew, functions[kind], kind) for kind in KINDS}
     return Limits(threads, reading, peaks["int8"], peaks["bf16"], peaks["f32"], size * threads)
 
 
@@ -181,8 +183,15 @@ def _buffer_bytes() -> int:
     return wanted
 
 
-def _tile() -> tuple[int, int]:
-    """Vectors by vectors whose sums fit into the registers: 32 of 512 bits, or 16 of 256."""
+def by_registers(kind: Kind) -> bool:
+    """Whether operands are tile registers, not vectors."""
+    return kind == "bf16" and target.tile_registers()
+
+
+def tile_of(kind: Kind) -> tuple[int, int]:
+    """Operands by operands whose sums fit into the registers: 8 of tiles, 32 of 512 bits, or 16 of 256."""
+    if by_registers(kind):
+        return 2, 2
     return (4, 4) if target.features().get("avx512f") else (2, 3)
 
 
@@ -197,14 +206,13 @@ def _functions(progress: compiler.Progress | None) -> dict[str, compiler.Functio
     def products(kind: Kind) -> Callable[..., Any]:
         from boli.cpu import limit_kernels  # noqa: PLC0415  imports Numba
 
-        return limit_kernels.products(kind, tile)
+        return limit_kernels.products(kind, tile_of(kind))
 
     def read() -> Callable[..., Any]:
         from boli.cpu import limit_kernels  # noqa: PLC0415  imports Numba
 
         return limit_kernels.read()
 
-    tile = _tile()
     units = [compiler.Unit(f"limit_read_{_version()}", 2, read)]
     for kind in KINDS:
         units.append(compiler.Unit(f"limit_{kind}_{_version()}", 3, functools.partial(products, kind)))
@@ -261,9 +269,13 @@ def _written(crew: _Crew, size: int) -> list[npt.NDArray[np.uint8]]:
     return parts
 
 
-def _multiplying(crew: _Crew, function: compiler.Function, kind: Kind, tile: tuple[int, int]) -> Spread:
+def _multiplying(crew: _Crew, function: compiler.Function, kind: Kind) -> Spread:
     """Operations a second."""
-    size = OPERAND_STEPS * max(tile) * VECTOR_BYTES
+    rows, columns = tile_of(kind)
+    operand, operations = VECTOR_BYTES, OPERATIONS[kind]
+    if by_registers(kind):
+        operand, operations = REGISTER, REGISTER_OPERATIONS
+    size = OPERAND_STEPS * max(rows, columns) * operand
     operands = [_operands(kind, size) for _ in range(2 * crew.threads)]
     places = [array.ctypes.data for array in operands]
 
@@ -274,7 +286,7 @@ def _multiplying(crew: _Crew, function: compiler.Function, kind: Kind, tile: tup
     while (taken := seconds(count)) < SAMPLE_SECONDS / 4:
         count *= 4
     count = max(1, int(count * SAMPLE_SECONDS / taken))
-    work = crew.threads * count * tile[0] * tile[1] * OPERATIONS[kind]
+    work = crew.threads * count * rows * columns * operations
     return Spread(tuple(work / seconds(count) for _ in range(SAMPLES)))
 
 

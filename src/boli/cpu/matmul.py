@@ -14,7 +14,9 @@ from typing import Any
 
 from numba import njit
 
-from boli.cpu import simd
+from boli.cpu import amx_tiles, simd
+from boli.cpu.amx import in_registers
+from boli.cpu.amx_tiles import TILES
 from boli.cpu.layouts import (
     GROUP,
     LANES,
@@ -36,11 +38,15 @@ BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
 call_gemm = function_call(7)
 
 
-def _tile(layout: Layout, rows: int) -> Any:
-    """A tile with the arguments of an integer tile, whatever the layout."""
+def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
+    """A tile, or some at once, with the arguments of an integer tile, whatever the layout."""
     if isinstance(layout, IntLayout):
         return int_tile(layout, rows)
-    tile, stride = product_tile(layout.name, rows), layout.block_bytes(GROUP) // layout.depth(GROUP)
+    if in_registers(layout.encoding):
+        tile = amx_tiles.product_tile(rows, tiles)
+    else:
+        tile = product_tile(layout.name, rows)
+    stride = layout.block_bytes(GROUP) // layout.depth(GROUP)
     fetches = not fetches_by_itself()
 
     @njit(inline="always")
@@ -74,6 +80,8 @@ def project(layout: Layout) -> Any:
     if isinstance(layout, IntLayout) and layout.base < 8:
         unpack, six_bytes = unpack_tile(layout), int_tile(layout.panel, LARGEST_TILE)
     unpacks = unpack is not None
+    together = in_registers(layout.encoding)
+    three_sixes: Any = _tile(layout, LARGEST_TILE, TILES) if together else None
     least = 3 if fetches_by_itself() else 1
 
     def run(
@@ -96,14 +104,18 @@ def project(layout: Layout) -> Any:
             if in_bytes:
                 unpack(w, depth, panel)
             while rows - row >= LARGEST_TILE:
-                a, place = activations + row * step, out + row * y_stride
-                if in_bytes and ahead == 0:
+                a, place, done = activations + row * step, out + row * y_stride, row
+                if together and rows - row >= TILES * LARGEST_TILE:
+                    three_sixes(w, depth, a, place, y_stride, accumulate, ahead)
+                    row += TILES * LARGEST_TILE
+                elif in_bytes and ahead == 0:
                     six_bytes(panel, depth, a, place, y_stride, accumulate, 0)
+                    row += LARGEST_TILE
                 else:
                     six(w, depth, a, place, y_stride, accumulate, ahead)
-                row += LARGEST_TILE
+                    row += LARGEST_TILE
                 # Of many rows the first tile waits for memory; while the second computes, it would be idle.
-                ahead = block_stride if row == LARGEST_TILE and not some else 0
+                ahead = block_stride if done == 0 and not some else 0
             left = rows - row
             if left == 3 and rows == 3:
                 three(w, depth, activations, out, y_stride, accumulate, ahead)

@@ -29,7 +29,7 @@ from boli.cpu.sizes import (
     pages_together,
     result_bytes,
     scratch_bytes,
-    stream_bytes,
+    streams_bytes,
 )
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class Plan:
         table = self._table(len(p.ENCODINGS))
         for encoding, place in p.ENCODINGS.items():
             if encoding in wanted:
-                size = padded(rows * stream_bytes(encoding, columns), 64)
+                size = streams_bytes(encoding, rows, columns)
                 table[place] = self._allocate("workspace", size, np.uint8).ctypes.data
         return table
 

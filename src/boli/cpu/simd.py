@@ -6,8 +6,8 @@ addressed by integers (`int64` byte addresses), as in C, because the kernels rea
 that have no NumPy type.
 
 LLVM splits a 16-lane vector for machines with narrower registers, so everything here is portable;
-only dot products and look-ups have a form of their own per instruction set, in `dots.py`, and attention
-one for tile registers, in `amx.py`.
+only dot products and look-ups have a form of their own per instruction set, in `dots.py`, and products
+of bfloat16 one for tile registers, in `amx.py`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A tile is some rows of activations, or some queries of attention, that are multi
 
 from __future__ import annotations
 
-from boli.cpu.layouts import GROUP
+from boli.cpu.layouts import GROUP, padded
 
 F4 = 4
 VECTOR = 64
@@ -25,6 +25,12 @@ def stream_bytes(encoding: str, columns: int) -> int:
     """Bytes of a row of activations; `columns` is a multiple of 32."""
     words = {"int8": columns // GROUP * RECORD // F4, "float32": columns, "bfloat16": columns // 2}
     return words[encoding] * F4
+
+
+def streams_bytes(encoding: str, rows: int, columns: int) -> int:
+    """Bytes of a buffer for so many rows, with what a tile of one row reads behind its own (`amx.py`)."""
+    behind = (LARGEST_TILE - 1) * VECTOR if encoding == "bfloat16" else 0
+    return padded(rows * stream_bytes(encoding, columns) + behind, VECTOR)
 
 
 # Attention: positions in a page of the KV cache, and pages whose results are put together first.

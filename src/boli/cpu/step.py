@@ -12,6 +12,7 @@ everybody runs these calls are nothing (`probe.py`).
 from __future__ import annotations
 
 from boli.cpu import plan as p
+from boli.cpu.amx import begin, end
 from boli.cpu.heads import attention, prepare_output, turn_and_cache
 from boli.cpu.kernels import copy
 from boli.cpu.largest import agree, project_logits
@@ -110,6 +111,7 @@ def forward(plan, thread):
     control, threads = load_i64(plan + p.CONTROL), load_i64(plan + p.THREADS)
     # Read before the first barrier: after the last one the caller may describe the next step already.
     outputs = load_i64(plan + p.OUTPUTS)
+    begin()
     stamp(plan, thread)
     embed(plan, thread)
     barrier(control, thread, threads)
@@ -120,6 +122,7 @@ def forward(plan, thread):
         decoder_layer(plan, layers + index * stride, index, thread)
     if outputs > 0:
         head(plan, thread)
+    end()
 
 
 @kernel

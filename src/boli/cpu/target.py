@@ -105,7 +105,7 @@ def bf16_form() -> Bf16Form:
 
 @functools.cache
 def tile_registers() -> bool:
-    """Whether attention multiplies by tile registers (Intel's AMX).
+    """Whether numbers in bfloat16 are multiplied in tile registers (Intel's AMX).
 
     If the processor has them and the system lets this process; the forms that `BOLI_SIMD` names do without.
     """

@@ -143,7 +143,7 @@ def _multiply(
     with cgutils.for_range(b, depth, intp=I64) as loop:
         start = offset(b, weights, b.mul(loop.index, weight_stride))
         if ahead is not None:
-            _fetch(b, start, ahead, element.bytes * VECTORS)
+            fetch(b, start, ahead, element.bytes * VECTORS)
         w = [element.read(b, offset(b, start, element.bytes * n)) for n in range(VECTORS)]
         inputs = offset(b, activations, b.mul(loop.index, ir.Constant(I64, step)))
         for m in range(rows):
@@ -152,7 +152,7 @@ def _multiply(
                 b.store(element.multiply(b, b.load(sums[m, n]), w[n], a), sums[m, n])
 
 
-def _fetch(b: Builder, start: Value, ahead: Value, count: int) -> None:
+def fetch(b: Builder, start: Value, ahead: Value, count: int) -> None:
     """Asks for some bytes `ahead` of what is read, unless that is 0."""
     with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
         for line in range(0, count, VECTOR_BYTES):
@@ -218,7 +218,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
         with cgutils.for_range(b, depth, intp=I64) as loop:
             # A tile of few rows waits for memory, one of many computes.
             step = Step(b, layout, weights, loop.index, in_order=rows < LARGEST_TILE)
-            _fetch(b, step.start, ahead, layout.step_bytes)
+            fetch(b, step.start, ahead, layout.step_bytes)
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:

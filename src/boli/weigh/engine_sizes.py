@@ -165,7 +165,7 @@ def workspace(
     inner = max(few * mlp, threads * share) * 4
 
     def streams(tokens: int, columns: int) -> int:
-        return sum(padded(tokens * sizes.stream_bytes(each, columns), LINE) for each in matrices.encodings)
+        return sum(sizes.streams_bytes(each, tokens, columns) for each in matrices.encodings)
 
     return {
         "residual stream": 2 * rows * hidden * 4,
