@@ -128,7 +128,11 @@ def test_products_of_weights(rows: int, tiles: int, accumulate: int) -> None:
 def test_tiles_are_made_of_tile_instructions() -> None:
     """Read, where they cannot be run."""
     sapphire_rapids = mc.machine(mc.X86, "sapphirerapids")
-    for tile in (amx_tiles.score_tile(), amx_tiles.mixing_tile(3), amx_tiles.product_tile(6, 3)):
+    for tile in (
+        amx_tiles.score_tile(),
+        amx_tiles.mixing_tile(3),
+        amx_tiles.product_tile(6, amx_tiles.TILES),
+    ):
         text = mc.assembly(sapphire_rapids, *mc.tile_body(tile))
         assert text.count("tdpbf16ps") >= 2 and "tilestored" in text
         assert not mc.calls(text)

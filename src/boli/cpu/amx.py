@@ -30,8 +30,8 @@ MOST_ROWS = 16
 ANYTHING = I8.as_pointer()
 
 # How the kernels use them (`amx_tiles.py`): sums and activations have a tile's rows, weights have all.
-SUMS, LEFT, RIGHT = range(6), 6, 7
-ROWS = [LARGEST_TILE] * (len(SUMS) + 1) + [MOST_ROWS]
+SUMS, LEFT, RIGHT = range(4), range(4, 6), range(6, 8)
+ROWS = [LARGEST_TILE] * RIGHT.start + [MOST_ROWS] * len(RIGHT)
 
 
 def in_registers(encoding: str) -> bool:

@@ -23,7 +23,7 @@ from boli.cpu.sizes import F4, LARGEST_TILE, QUERY_STRIDE
 from boli.cpu.tiles import LINE, VECTOR_BYTES, fetch, offset
 
 PAIRS = VECTOR_BYTES // F4  # in a row of a register
-TILES = len(SUMS) // VECTORS  # that are multiplied together at most
+TILES = len(LEFT)  # that are multiplied together at most
 
 
 def _sums(tile: int) -> Sequence[int]:
@@ -35,11 +35,12 @@ def _multiply(
     b: Builder, right: Value, right_stride: Value, lefts: Sequence[Value], left_stride: int
 ) -> None:
     """Adds the products of some tiles and 16 rows of 32 pairs to their sums."""
-    for n in range(VECTORS):
-        emit_load(b, RIGHT, offset(b, right, n * VECTOR_BYTES), right_stride)
-        for tile, left in enumerate(lefts):
-            emit_load(b, LEFT, left, left_stride)
-            emit_multiply(b, _sums(tile)[n], LEFT, RIGHT)
+    for register, left in zip(LEFT, lefts, strict=False):
+        emit_load(b, register, left, left_stride)
+    for n, register in enumerate(RIGHT):
+        emit_load(b, register, offset(b, right, n * VECTOR_BYTES), right_stride)
+        for tile in range(len(lefts)):
+            emit_multiply(b, _sums(tile)[n], LEFT[tile], register)
 
 
 def _store(b: Builder, address: Value, stride: Value | int, tile: int = 0) -> None:

@@ -81,7 +81,7 @@ def project(layout: Layout) -> Any:
         unpack, six_bytes = unpack_tile(layout), int_tile(layout.panel, LARGEST_TILE)
     unpacks = unpack is not None
     together = in_registers(layout.encoding)
-    three_sixes: Any = _tile(layout, LARGEST_TILE, TILES) if together else None
+    sixes: Any = _tile(layout, LARGEST_TILE, TILES) if together else None
     least = 3 if fetches_by_itself() else 1
 
     def run(
@@ -106,7 +106,7 @@ def project(layout: Layout) -> Any:
             while rows - row >= LARGEST_TILE:
                 a, place, done = activations + row * step, out + row * y_stride, row
                 if together and rows - row >= TILES * LARGEST_TILE:
-                    three_sixes(w, depth, a, place, y_stride, accumulate, ahead)
+                    sixes(w, depth, a, place, y_stride, accumulate, ahead)
                     row += TILES * LARGEST_TILE
                 elif in_bytes and ahead == 0:
                     six_bytes(panel, depth, a, place, y_stride, accumulate, 0)
