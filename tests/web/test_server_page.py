@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
+from boli.cpu.runner import CpuRunner
+from boli.engine.batch import Batch, Float32
 from server.running import Running
 from server.tiny_server import tiny_folder, tiny_server
 from web.made_decision import JsonObject
@@ -70,14 +73,23 @@ def test_an_answer_streams_and_glass_shows_exactly_it(chat: Opened, server: Runn
     assert chat.part("assistant").inner_text() == answer
 
 
-def test_stop_ends_the_request_in_the_server(chat: Opened, server: Running) -> None:
+def test_stop_ends_the_request_in_the_server(
+    chat: Opened, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(runner: CpuRunner, batch: Batch) -> Float32:
+        time.sleep(0.01)  # a tiny model is quicker than a browser: 200 tokens in 60 ms
+        return forward(runner, batch)
+
+    forward = CpuRunner.forward
+    monkeypatch.setattr(CpuRunner, "forward", slow)
+
     def endless(route: Route) -> None:
         route.continue_(
             post_data=json.dumps(json.loads(route.request.post_data or "{}") | {"ignore_eos": True})
         )
 
     chat.page.route("**/v1/chat/completions", endless)
-    # A tiny model is quicker than a test: the button is pressed by the page's first text.
+    # The button is pressed by the page's first text.
     chat.page.evaluate(
         """() => new MutationObserver(() => {
             const text = document.querySelector('[data-testid=assistant]')?.innerText
