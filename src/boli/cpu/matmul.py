@@ -28,14 +28,12 @@ from boli.cpu.layouts import (
     Layout,
     PairLayout,
 )
-from boli.cpu.simd import function_call, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
+from boli.cpu.simd import load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
 from boli.cpu.sizes import LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
 from boli.cpu.target import fetches_by_itself
 from boli.cpu.tiles import int_tile, product_tile, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
-
-call_gemm = function_call(7)
 
 
 def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
