@@ -74,7 +74,7 @@ def test_scores(head_dim: int) -> None:
     queries[:, :head_dim] = bfloat16(rng.standard_normal((LARGEST_TILE, head_dim), np.float32))
     scores = np.full((LARGEST_TILE, PAGE_SIZE), np.nan, np.float32)
     run = between(amx_tiles.score_tile())
-    run(in_pairs(keys), PAGE_SIZE * 4, head_dim // 2, queries, scores, scores.strides[0], 0, 0)
+    run(in_pairs(keys), PAGE_SIZE * 4, head_dim // 2, queries, scores, scores.strides[0], 0, 0, 0)
     expected = stated(np.zeros_like(scores), wide(queries[:, :head_dim]), wide(keys))
     np.testing.assert_array_equal(scores.view(np.int32), expected.view(np.int32))
     assert np.ptp(scores) > 1
@@ -118,7 +118,7 @@ def test_products_of_weights(rows: int, tiles: int, accumulate: int) -> None:
     y = rng.standard_normal((every + 1, 32), np.float32)
     before = y.copy()
     run = between(amx_tiles.product_tile(rows, tiles))
-    run(in_pairs(weights), 128, depth // 2, stream, y, y.strides[0], accumulate, 0)
+    run(in_pairs(weights), 128, depth // 2, stream, y, y.strides[0], accumulate, 0, 0)
     total = stated(np.zeros((every, 32), np.float32), wide(inputs).reshape(every, depth), wide(weights))
     expected = before[:-1] + total if accumulate else total
     np.testing.assert_array_equal(y[:-1].view(np.int32), expected.view(np.int32))

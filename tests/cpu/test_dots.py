@@ -168,7 +168,7 @@ def test_a_tile_gives_the_same_bits_in_all_forms(
         force(monkeypatch, each)
         run = built(*mc.tile_body(tiles.int_tile(layout, rows)), each, tmp_path)
         y = np.zeros((rows, 32), np.float32)
-        run(block, depth, stream, y, y.strides[0], 0, 0)
+        run(block, depth, stream, y, y.strides[0], 0, 0, 0)
         found.append(y)
     assert np.isfinite(found[0]).all() and np.ptp(found[0]) > 100
     np.testing.assert_array_equal(found[0].view(np.int32), found[1].view(np.int32))

@@ -80,13 +80,13 @@ def product_tile(rows: int, tiles: int = 1) -> Any:
 
     def emit(
         b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, accumulate: Value, ahead: Value,
+        y: Value, y_stride: Value, accumulate: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         emit_zero(b, SUMS[: tiles * VECTORS])
         tile_bytes = b.mul(depth, ir.Constant(I64, F4 * rows))
         with cgutils.for_range(b, b.udiv(depth, ir.Constant(I64, PAIRS)), intp=I64) as loop:
             right = offset(b, weights, b.mul(loop.index, ir.Constant(I64, PAIRS * LINE)))
-            fetch(b, right, ahead, PAIRS * LINE)
+            fetch(b, right, ahead, share, PAIRS * LINE)
             left = offset(b, activations, b.mul(loop.index, ir.Constant(I64, rows * VECTOR_BYTES)))
             lefts = [offset(b, left, b.mul(tile_bytes, ir.Constant(I64, tile))) for tile in range(tiles)]
             _multiply(b, right, weight_stride, lefts, VECTOR_BYTES)
@@ -105,7 +105,7 @@ def product_tile(rows: int, tiles: int = 1) -> Any:
                         _copy(b, room, rows, place, y_stride, lambda _, before, total: total)
 
     emit.__name__ = f"amx_product_tile_{rows}_{tiles}"
-    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 9))(emit)
 
 
 def score_tile() -> Any:
@@ -123,7 +123,7 @@ def score_tile() -> Any:
         _store(b, y, y_stride)
 
     emit.__name__ = "amx_score_tile"
-    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 9))(emit)
 
 
 def mixing_tile(rows: int) -> Any:

@@ -97,7 +97,7 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
         for number in range(first_page, end_page):
             page = cache + load_i32(pages + number * 4) * page_stride
             keys_stride, depth = PAGE_SIZE * size * pair, padded // pair
-            score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0, 0)
+            score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0, 0, 0)
             values = page + padded * PAGE_SIZE * size
             scales = values + padded * PAGE_SIZE * size if with_scales else 0
             for m in range(rows):

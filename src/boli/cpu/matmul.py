@@ -28,12 +28,14 @@ from boli.cpu.layouts import (
     Layout,
     PairLayout,
 )
-from boli.cpu.simd import load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
+from boli.cpu.simd import kernel, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
 from boli.cpu.sizes import LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
 from boli.cpu.target import fetches_by_itself
-from boli.cpu.tiles import int_tile, product_tile, unpack_tile
+from boli.cpu.tiles import MOST_SHARES, int_tile, product_tile, share_of, unpack_tile
 
 BLOCK_OUTPUT_BYTES = ROWS_PER_BLOCK * 4
+
+share = kernel(share_of)
 
 
 def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
@@ -48,8 +50,8 @@ def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
     fetches = not fetches_by_itself()
 
     @njit(inline="always")
-    def adapted(weights, depth, activations, y, y_stride, accumulate, ahead):
-        tile(weights, stride, depth, activations, y, y_stride, accumulate, ahead if fetches else 0)
+    def adapted(weights, depth, activations, y, y_stride, accumulate, ahead, part):
+        tile(weights, stride, depth, activations, y, y_stride, accumulate, ahead, part if fetches else 0)
 
     return adapted
 
@@ -80,6 +82,7 @@ def project(layout: Layout) -> Any:
     unpacks = unpack is not None
     together = in_registers(layout.encoding)
     sixes: Any = _tile(layout, LARGEST_TILE, TILES) if together else None
+    at_once = TILES * LARGEST_TILE if together else LARGEST_TILE
     least = 3 if fetches_by_itself() else 1
 
     def run(
@@ -90,43 +93,45 @@ def project(layout: Layout) -> Any:
         activations += first_row * step
         y += first_row * y_stride
         rows = end_row - first_row
-        some = least <= rows <= SOME_ROWS
+        in_bytes = unpacks and rows >= MANY_ROWS
+        # A processor may read one row's weights as fast as it can by itself. None fetches far enough where
+        # each line is computed with for longer: here tiles fetch what lies behind this block, each its share.
+        # Of more than a few rows the first waits for memory itself; unpacked, one tile fetches all.
+        before = 1 if rows > SOME_ROWS else 0
+        turns = min((rows + at_once - 1) // at_once - before, 1 if in_bytes else MOST_SHARES)
+        turns = turns if rows >= least else 0
+        ahead = block_stride if rows > SOME_ROWS else depth * step_bytes
         for block in range(first_block, end_block):
             w = weights + block * block_stride
             out = y + block * BLOCK_OUTPUT_BYTES
-            # A processor may read one row's weights as fast as it can by itself. None fetches far enough
-            # where each line is computed with for longer: here the first tile fetches what lies behind
-            # this block.
-            row, ahead = 0, depth * step_bytes if some else 0
-            in_bytes = unpacks and rows >= MANY_ROWS
+            row, turn = 0, -before
             if in_bytes:
                 unpack(w, depth, panel)
             while rows - row >= LARGEST_TILE:
-                a, place, done = activations + row * step, out + row * y_stride, row
+                a, place, part = activations + row * step, out + row * y_stride, share(turn, turns)
                 if together and rows - row >= TILES * LARGEST_TILE:
-                    sixes(w, depth, a, place, y_stride, accumulate, ahead)
-                    row += TILES * LARGEST_TILE
-                elif in_bytes and ahead == 0:
-                    six_bytes(panel, depth, a, place, y_stride, accumulate, 0)
-                    row += LARGEST_TILE
+                    sixes(w, depth, a, place, y_stride, accumulate, ahead, part)
+                    row += (TILES - 1) * LARGEST_TILE
+                elif in_bytes and part == 0:
+                    six_bytes(panel, depth, a, place, y_stride, accumulate, 0, 0)
                 else:
-                    six(w, depth, a, place, y_stride, accumulate, ahead)
-                    row += LARGEST_TILE
-                # Of many rows the first tile waits for memory; while the second computes, it would be idle.
-                ahead = block_stride if done == 0 and not some else 0
+                    six(w, depth, a, place, y_stride, accumulate, ahead, part)
+                row += LARGEST_TILE
+                turn += 1
             left = rows - row
+            a, place, part = activations + row * step, out + row * y_stride, share(turn, turns)
             if left == 3 and rows == 3:
-                three(w, depth, activations, out, y_stride, accumulate, ahead)
+                three(w, depth, a, place, y_stride, accumulate, ahead, part)
                 continue
             if left >= 4:
-                four(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
+                four(w, depth, a, place, y_stride, accumulate, ahead, part)
                 row += 4
             elif left >= 2:
-                two(w, depth, activations + row * step, out + row * y_stride, y_stride, accumulate, ahead)
+                two(w, depth, a, place, y_stride, accumulate, ahead, part)
                 row += 2
             if row < rows:
                 a, place = activations + row * step, out + row * y_stride
-                one(w, depth, a, place, y_stride, accumulate, ahead if rows == 1 else 0)
+                one(w, depth, a, place, y_stride, accumulate, ahead, part if left == 1 else 0)
 
     return run
 

@@ -38,6 +38,7 @@ from boli.cpu.unpacking import Step
 
 VECTOR_BYTES = 64
 LINE = VECTORS * VECTOR_BYTES
+MOST_SHARES = 3
 
 
 def offset(b: Builder, base: Value, *terms: Value | int) -> Value:
@@ -137,13 +138,13 @@ ELEMENTS = {
 
 def _multiply(
     b: Builder, sums: Sums, element: Element, weights: Value, weight_stride: Value, depth: Value,
-    activations: Value, rows: int, row_stride: int, step: int, ahead: Value | None = None,
+    activations: Value, rows: int, row_stride: int, step: int, behind: tuple[Value, Value] | None = None,
 ) -> None:  # fmt: skip
     """Adds `depth` products to the sums; strides and step are bytes."""
     with cgutils.for_range(b, depth, intp=I64) as loop:
         start = offset(b, weights, b.mul(loop.index, weight_stride))
-        if ahead is not None:
-            fetch(b, start, ahead, element.bytes * VECTORS)
+        if behind is not None:
+            fetch(b, start, *behind, element.bytes * VECTORS)
         w = [element.read(b, offset(b, start, element.bytes * n)) for n in range(VECTORS)]
         inputs = offset(b, activations, b.mul(loop.index, ir.Constant(I64, step)))
         for m in range(rows):
@@ -152,32 +153,54 @@ def _multiply(
                 b.store(element.multiply(b, b.load(sums[m, n]), w[n], a), sums[m, n])
 
 
-def fetch(b: Builder, start: Value, ahead: Value, count: int) -> None:
-    """Asks for some bytes `ahead` of what is read, unless that is 0."""
-    with b.if_then(b.icmp_signed("!=", ahead, ir.Constant(I64, 0))):
-        for line in range(0, count, VECTOR_BYTES):
-            simd.emit_prefetch(b, offset(b, start, ahead, line))
+def fetch(b: Builder, start: Value, ahead: Value, share: Value, count: int) -> None:
+    """Asks for lines of `count` bytes that lie `ahead` of what is read.
+
+    A core has room for some sixteen lines on their way, and who asks for more waits. So the tiles of a block
+    share out what comes next: of each step of `count` bytes one asks for all lines, for a half, or a third.
+    `share` says which, as `share_of` counts; with 0 it is none.
+    """
+    lines = -(-count // VECTOR_BYTES)
+    behind = b.append_basic_block("fetched")
+    switch = b.switch(share, behind)
+    for turns in range(1, MOST_SHARES + 1):
+        for turn in range(turns):
+            case = b.append_basic_block(f"fetch_{turn}_of_{turns}")
+            switch.add_case(ir.Constant(I64, share_of(turn, turns)), case)
+            b.position_at_end(case)
+            for line in range(turn * lines // turns, (turn + 1) * lines // turns):
+                simd.emit_prefetch(b, offset(b, start, ahead, line * VECTOR_BYTES))
+            b.branch(behind)
+    b.position_at_end(behind)
+
+
+def share_of(turn: int, turns: int) -> int:
+    """The number of share `turn` of `turns`, for `fetch`: 1 of 1, 2 and 3 of 2, 4 to 6 of 3; else 0."""
+    return turns * (turns - 1) // 2 + turn + 1 if 0 <= turn < turns else 0
 
 
 def product_tile(kind: str, rows: int, *, row_stride: int = 4, step: int = 0) -> Any:
     """A Numba function of int64 arguments, in the order of `emit`; `depth` counts inputs, or pairs.
 
     Weights lie `weight_stride` bytes apart. Activations of different rows lie `row_stride` bytes apart,
-    of different inputs `step`; by default those of one input lie together, a row each. `ahead` is as in
-    `int_tile`.
+    of different inputs `step`; by default those of one input lie together, a row each. `ahead` and `share`
+    are those of `fetch`.
     """
     element, step = ELEMENTS[kind], step or 4 * rows
 
     def emit(
         b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, accumulate: Value, ahead: Value,
+        y: Value, y_stride: Value, accumulate: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
-        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, row_stride, step, ahead)
+        _multiply(
+            b, sums, element, weights, weight_stride, depth, activations, rows, row_stride, step,
+            (ahead, share),
+        )  # fmt: skip
         _finish(b, sums, y, y_stride, accumulate)
 
     emit.__name__ = f"product_tile_{kind}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 9))(emit)
 
 
 def mixing_tile(kind: str, rows: int) -> Any:
@@ -207,18 +230,18 @@ def mixing_tile(kind: str, rows: int) -> Any:
 def int_tile(layout: IntLayout, rows: int) -> Any:
     """A Numba function of int64 arguments, in the order of `emit`; `depth` counts groups of 32 inputs.
 
-    `ahead` is how many bytes behind what is read something is fetched meanwhile, or 0.
+    `ahead` and `share` are those of `fetch`.
     """
 
     def emit(
         b: Builder, weights: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, accumulate: Value, ahead: Value,
+        y: Value, y_stride: Value, accumulate: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
         with cgutils.for_range(b, depth, intp=I64) as loop:
             # A tile of few rows waits for memory, one of many computes.
             step = Step(b, layout, weights, loop.index, in_order=rows < LARGEST_TILE)
-            fetch(b, step.start, ahead, layout.step_bytes)
+            fetch(b, step.start, ahead, share, layout.step_bytes)
             stream = offset(b, activations, b.mul(loop.index, ir.Constant(I64, RECORD * rows)))
 
             def entry(index: int, m: int, stream: Value = stream) -> Value:
@@ -258,7 +281,7 @@ def int_tile(layout: IntLayout, rows: int) -> Any:
         _finish(b, sums, y, y_stride, accumulate)
 
     emit.__name__ = f"int_tile_{layout.name}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 8))(emit)
 
 
 def unpack_tile(layout: IntLayout) -> Any:
