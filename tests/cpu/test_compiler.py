@@ -69,6 +69,15 @@ def test_code_is_not_kept_where_the_source_changed_since_the_process_began(tmp_p
     assert objects(tmp_path) == []
 
 
+def test_code_that_makes_room_while_it_is_loaded_is_linked_all_the_same(cache: Path) -> None:
+    """Two units, and room for one: what was read is used though its file goes."""
+    another = PROGRAM.replace("compiled = []", "compiled = []; compiler._MOST_FILES = 1").replace(
+        "[function] = compiler.load([", '_, function = compiler.load([compiler.Unit("other", 2, source), '
+    )
+    assert run(cache, another) == ["1", "304", "True"]
+    assert len(objects(cache)) == 1
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no header"])
 def test_a_damaged_file_is_compiled_again(cache: Path, damage: str) -> None:
     (path,) = objects(cache)

@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,9 +155,7 @@ _objects: dict[str, tuple[str, bytes]] = {}
 
 
 def _link(unit: Unit) -> Function:
-    symbol, code = _objects.get(unit.name) or _read(unit) or ("", b"")
-    if not code:
-        raise BoliError(f"the compiled kernel {unit.name} has vanished", cause=f"it was in {folder()}")
+    symbol, code = _objects[unit.name]
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -205,11 +204,15 @@ def _read(unit: Unit) -> tuple[str, bytes] | None:
     try:
         header, _, code = path.read_bytes().partition(b"\n")
         facts = json.loads(header)
-        if facts["sha256"] == hashlib.sha256(code).hexdigest():
-            return str(facts["symbol"]), code
+        if facts["sha256"] != hashlib.sha256(code).hexdigest():
+            return None
+        # Kept until it is linked: to make room for another unit, any process may remove the file.
+        _objects[unit.name] = str(facts["symbol"]), code
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return None
+    with suppress(OSError):
+        os.utime(path)
+    return _objects[unit.name]
 
 
 def _write(unit: Unit, symbol: str, code: bytes) -> None:
@@ -243,7 +246,7 @@ def _write(unit: Unit, symbol: str, code: bytes) -> None:
 
 
 def _forget_oldest(directory: Path) -> None:
-    """Keeps the cache bounded: old versions of kernels are never asked for again."""
+    """Keeps the cache bounded: those that were not used for longest go."""
     files = sorted(directory.glob("*.o"), key=lambda file: file.stat().st_mtime)
     for file in files[:-_MOST_FILES]:
         file.unlink(missing_ok=True)
