@@ -94,7 +94,7 @@ def test_weighted_sums(rows: int) -> None:
     y = rng.standard_normal((LARGEST_TILE, 32), np.float32)
     before, shrink = y.copy(), rng.random(LARGEST_TILE, np.float32)
     run = between(amx_tiles.mixing_tile(rows))
-    run(in_pairs(values), 128, PAGE_SIZE // 2, room, y, y.strides[0], shrink)
+    run(in_pairs(values), 128, PAGE_SIZE // 2, room, y, y.strides[0], shrink, 0, 0)
     added = stated(np.zeros((rows, 32), np.float32), wide(weights[:rows]), wide(values))
     # A fused addition rounds once; in float64 the product is exact, and so nearly is the sum.
     exact = before[:rows].astype(np.float64) * shrink[:rows, None] + added

@@ -113,11 +113,12 @@ def score_tile() -> Any:
 
     def emit(
         b: Builder, keys: Value, keys_stride: Value, depth: Value, queries: Value,
-        y: Value, y_stride: Value, *_: Value,
+        y: Value, y_stride: Value, _: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         emit_zero(b, _sums(0))
         with cgutils.for_range(b, b.udiv(depth, ir.Constant(I64, PAIRS)), intp=I64) as loop:
             right = offset(b, keys, b.mul(b.mul(loop.index, ir.Constant(I64, PAIRS)), keys_stride))
+            fetch(b, right, ahead, share, PAIRS * LINE)
             left = offset(b, queries, b.mul(loop.index, ir.Constant(I64, VECTOR_BYTES)))
             _multiply(b, right, keys_stride, [left], QUERY_STRIDE)
         _store(b, y, y_stride)
@@ -131,9 +132,10 @@ def mixing_tile(rows: int) -> Any:
 
     def emit(
         b: Builder, values: Value, values_stride: Value, _: Value, probabilities: Value,
-        y: Value, y_stride: Value, shrink: Value,
+        y: Value, y_stride: Value, shrink: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         emit_zero(b, _sums(0))
+        fetch(b, values, ahead, share, PAIRS * LINE)
         _multiply(b, values, values_stride, [probabilities], LINE)
         room = _room(b)
         _store(b, room, LINE)
@@ -145,4 +147,4 @@ def mixing_tile(rows: int) -> Any:
         )
 
     emit.__name__ = f"amx_mixing_tile_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 9))(emit)

@@ -97,7 +97,12 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
         for number in range(first_page, end_page):
             page = cache + load_i32(pages + number * 4) * page_stride
             keys_stride, depth = PAGE_SIZE * size * pair, padded // pair
-            score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0, 0, 0)
+            # The next page is fetched by keys while there are scores to compute, by values with values. A
+            # full tile computes for longer than it waits.
+            ahead, share = 0, 0
+            if rows < LARGEST_TILE and number + 1 < end_page:
+                ahead, share = cache + load_i32(pages + (number + 1) * 4) * page_stride - page, 1
+            score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0, ahead, share)
             values = page + padded * PAGE_SIZE * size
             scales = values + padded * PAGE_SIZE * size if with_scales else 0
             for m in range(rows):
@@ -114,7 +119,7 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             for d in range(0, padded, HEAD_PADDING):
                 mix(
                     values + d * PAGE_SIZE * size, HEAD_PADDING * size * pair, PAGE_SIZE // pair,
-                    scratch + PROBABILITIES, sums + VECTOR + d * F4, stride, scratch + SHRINK,
+                    scratch + PROBABILITIES, sums + VECTOR + d * F4, stride, scratch + SHRINK, ahead, share,
                 )  # fmt: skip
         for m in range(rows):
             store_f32(sums + m * stride + F4, reduce_add(load(scratch + CHUNK_SUMS + m * VECTOR)))

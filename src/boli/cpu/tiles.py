@@ -206,25 +206,26 @@ def product_tile(kind: str, rows: int, *, row_stride: int = 4, step: int = 0) ->
 def mixing_tile(kind: str, rows: int) -> Any:
     """Like `product_tile`, for attention's weighted sums: y ← y · shrink + Σ w a.
 
-    The activations of a row lie together, 128 bytes a row; `shrink` has a number for each row.
+    The activations of a row lie together, 128 bytes a row; `shrink` has a number for each row. `ahead` and
+    `share` are those of `fetch`.
     """
     element = ELEMENTS[kind]
 
     def emit(
         b: Builder, weights: Value, weight_stride: Value, depth: Value, activations: Value,
-        y: Value, y_stride: Value, shrink: Value,
+        y: Value, y_stride: Value, shrink: Value, ahead: Value, share: Value,
     ) -> None:  # fmt: skip
         sums = _zeros(b, rows)
         places = _places(b, sums, y, y_stride)
         for (m, n), place in places.items():
             factor = _broadcast_f32(b, offset(b, shrink, F4 * m))
             b.store(b.fmul(b.load(place, align=4), factor), sums[m, n])
-        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, LINE, 4)
+        _multiply(b, sums, element, weights, weight_stride, depth, activations, rows, LINE, 4, (ahead, share))
         for key, place in places.items():
             b.store(b.load(sums[key]), place, align=4)
 
     emit.__name__ = f"mixing_tile_{kind}_{rows}"
-    return simd.operation(simd.void, *([simd.i64] * 7))(emit)
+    return simd.operation(simd.void, *([simd.i64] * 9))(emit)
 
 
 def int_tile(layout: IntLayout, rows: int) -> Any:
