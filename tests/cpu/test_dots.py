@@ -273,6 +273,28 @@ def test_the_best_form_is_chosen(features: tuple[str, ...], form: str) -> None:
     assert target.choose("portable", dict.fromkeys(features, True)) == "portable"
 
 
+@pytest.mark.parametrize(
+    ("has", "name", "tiles", "form"),
+    [
+        ("avx512bf16", "AMD EPYC", False, "avx512bf16"),
+        ("avx512bf16", "Intel Xeon", False, "portable"),
+        ("avx512bf16", "Intel Xeon", True, "avx512bf16"),
+        ("bf16", "Neoverse", False, "neon_bf16"),
+        ("", "Intel Xeon", False, "portable"),
+    ],
+)
+def test_pairs_of_bfloat16_are_multiplied_as_is_fastest(
+    has: str, name: str, tiles: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "dot_form", lambda: "avx512vnni")
+    monkeypatch.setattr(target, "features", lambda: {has: True})
+    monkeypatch.setattr(target, "cpu_name", lambda: name)
+    monkeypatch.setattr(target, "tile_registers", lambda: tiles)
+    assert target.bf16_form() == form
+    monkeypatch.setattr(target, "dot_form", lambda: "portable")
+    assert target.bf16_form() == "portable"
+
+
 def test_a_form_that_is_no_form_or_not_here_is_refused_with_those_that_are() -> None:
     has = dict.fromkeys(ALDER_LAKE, True)
     assert target.choose("AVX2", has) == "avx2"

@@ -18,6 +18,7 @@ from typing import Any
 
 from boli.cpu import amx_tiles
 from boli.cpu.amx import in_registers
+from boli.cpu.kv import FLOATS
 from boli.cpu.lanes import (
     add,
     broadcast,
@@ -30,7 +31,7 @@ from boli.cpu.lanes import (
     reduce_max,
     sub,
 )
-from boli.cpu.powers import add_pairs, exp2, exp2_for_bf16, load_pairs, pairs_of_bf16, store_pairs
+from boli.cpu.powers import add_rounded, exp2, exp2_for_bf16, store_rounded
 from boli.cpu.simd import kernel, load, load_f32, load_i32, store, store_f32, to_f32
 from boli.cpu.sizes import (
     ADDED,
@@ -84,6 +85,9 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
     element = ELEMENTS[kv_type]
     if in_registers(element):
         score, mix = amx_tiles.score_tile(), amx_tiles.mixing_tile(rows)
+    elif kv_type == "bf16" and FLOATS:
+        score = product_tile("bf16_floats", rows, row_stride=QUERY_STRIDE, step=2 * F4)
+        mix = mixing_tile("bf16_halves", rows)
     else:
         score, mix = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4), mixing_tile(element, rows)
     pair = 2 if kv_type == "bf16" else 1  # numbers that are multiplied together
@@ -112,8 +116,8 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
             for m in range(rows):
                 total, factor = scratch + CHUNK_SUMS + m * VECTOR, load_f32(scratch + SHRINK + m * F4)
                 if rounded:
-                    pairs = load_pairs(scratch + PROBABILITIES + m * ROW)
-                    store(total, add_pairs(mul(load(total), broadcast(factor)), pairs))
+                    shrunk, new = mul(load(total), broadcast(factor)), scratch + PROBABILITIES + m * ROW
+                    store(total, add_rounded(shrunk, new))
                 else:
                     store(total, fma(load(total), broadcast(factor), load(scratch + ADDED + m * VECTOR)))
             for d in range(0, padded, HEAD_PADDING):
@@ -155,7 +159,7 @@ def soften(scratch, m, position, window, statistics, scales, rounded):
     store_f32(statistics, now)
     even, odd = sub(even, broadcast(now)), sub(odd, broadcast(now))
     if rounded:
-        store_pairs(probabilities, pairs_of_bf16(exp2_for_bf16(even), exp2_for_bf16(odd)))
+        store_rounded(probabilities, exp2_for_bf16(even), exp2_for_bf16(odd))
         return
     even, odd = exp2(even), exp2(odd)
     if scales != 0:

@@ -126,6 +126,11 @@ def emit_look_up(builder: Builder, values: Sequence[int], codes: Value) -> Value
     return builder.bitcast(found, codes.type)
 
 
+def emit_halves(builder: Builder, pairs: Value) -> tuple[Value, Value]:
+    """The upper and the lower of each lane's two bfloat16 numbers, as float32: in the order of sums."""
+    return _half(builder, pairs, 1), _half(builder, pairs, 0)
+
+
 # --- bytes, one function a form -------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from boli.cpu.lanes import (
     finite,
     first_lane,
     mul,
+    nearest_bf16,
     round_to_bf16,
     round_to_i8,
     store_bf16,
@@ -32,9 +33,12 @@ from boli.cpu.lanes import (
 from boli.cpu.layouts import LANES
 from boli.cpu.simd import kernel, load, load_f32, store, store_f32, store_i16, store_i32, store_u8, to_f32
 from boli.cpu.sizes import F4, HEAD_PADDING, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
+from boli.cpu.target import bf16_form
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
+# Whether queries for a bfloat16 cache lie as float32: without an instruction for pairs that is faster.
+FLOATS = bf16_form() == "portable"
 
 
 @kernel
@@ -130,8 +134,10 @@ def place_query(kind, scratch, m, head, size, padded, scale, position):
     factor = broadcast(scale)
     for d in range(0, padded, LANES):
         numbers = mul(load(head + d * F4), factor) if d + LANES <= size else partial(head, d, size, factor)
-        if kind == BF16:
+        if kind == BF16 and not FLOATS:
             store_bf16(place + d * 2, numbers)
+        elif kind == BF16:
+            store(place + d * F4, nearest_bf16(numbers))
         else:
             store(place + d * F4, numbers)
 

@@ -223,6 +223,12 @@ def _bf16(b: Builder, x: Value) -> Value:
     return b.lshr(rounded, half)
 
 
+@operation(f32x16, f32x16)
+def nearest_bf16(b: Builder, x: Value) -> Value:
+    """The same numbers as float32."""
+    return b.bitcast(b.shl(_bf16(b, x), ir.Constant(I32X16, [16] * LANES)), F32X16)
+
+
 @operation(void, i64, f32x16)
 def store_bf16(b: Builder, address: Value, x: Value) -> Value:
     """16 bfloat16 numbers, one after the other."""

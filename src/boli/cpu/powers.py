@@ -19,13 +19,14 @@ from boli.cpu.simd import (
     I16X32,
     I32,
     I32X16,
+    I64,
     LANES,
     Builder,
     Value,
     declare,
     emit_fma,
+    emit_load,
     f32x16,
-    i32x16,
     i64,
     operation,
     pointer,
@@ -84,35 +85,36 @@ def _masked(b: Builder, name: str, values: list[Value]) -> Value:
     return b.call(function, [*values, unused, ir.Constant(I16, -1), ir.Constant(I32, 4)])
 
 
-@operation(i32x16, f32x16, f32x16)
-def pairs_of_bf16(b: Builder, low: Value, high: Value) -> Value:
-    """16 pairs of the nearest bfloat16 numbers; of halves the even one, or the one away from zero."""
-    if bf16_form() == "avx512bf16":
+@operation(void, i64, f32x16, f32x16)
+def store_rounded(b: Builder, address: Value, low: Value, high: Value) -> None:
+    """16 pairs of the nearest bfloat16 numbers; of halves the even one, or the one away from zero.
+
+    They are 64 bytes, or where no instruction multiplies pairs twice as many: float32, `low` before `high`.
+    """
+    form = bf16_form()
+    if form == "avx512bf16":
         kind = ir.VectorType(BFLOAT, 2 * LANES)
         function = declare(b, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", kind, F32X16, F32X16)
         words = b.bitcast(b.call(function, [high, low]), I16X32)
         order = [lane + half for lane in range(LANES) for half in (0, LANES)]
         mixed = b.shuffle_vector(words, words, ir.Constant(ir.VectorType(I32, 2 * LANES), order))
-        return b.bitcast(mixed, I32X16)
-    half = ir.Constant(I32X16, [0x8000] * LANES)
-    low, high = (b.add(b.bitcast(x, I32X16), half) for x in (low, high))
-    below = b.lshr(low, ir.Constant(I32X16, [16] * LANES))
-    return b.or_(below, b.and_(high, ir.Constant(I32X16, [0xFFFF0000] * LANES)))
+        b.store(b.bitcast(mixed, I32X16), pointer(b, address, I32X16), align=4)
+        return
+    half, upper = (ir.Constant(I32X16, [value] * LANES) for value in (0x8000, 0xFFFF0000))
+    low, high = (b.and_(b.add(b.bitcast(x, I32X16), half), upper) for x in (low, high))
+    if form == "portable":
+        b.store(low, pointer(b, address, I32X16), align=4)
+        b.store(high, pointer(b, b.add(address, ir.Constant(I64, 4 * LANES)), I32X16), align=4)
+    else:
+        below = b.lshr(low, ir.Constant(I32X16, [16] * LANES))
+        b.store(b.or_(below, high), pointer(b, address, I32X16), align=4)
 
 
-@operation(f32x16, f32x16, i32x16)
-def add_pairs(b: Builder, total: Value, pairs: Value) -> Value:
-    """Adds both numbers of each pair of bfloat16 to a lane."""
+@operation(f32x16, f32x16, i64)
+def add_rounded(b: Builder, total: Value, address: Value) -> Value:
+    """Adds to each lane both numbers of a pair that `store_rounded` has stored: the upper one first."""
+    if bf16_form() == "portable":
+        high = emit_load(b, b.add(address, ir.Constant(I64, 4 * LANES)), F32X16, 4)
+        return b.fadd(b.fadd(total, high), emit_load(b, address, F32X16, 4))
+    pairs = emit_load(b, address, I32X16, 4)
     return emit_dot_bf16(b, total, pairs, ir.Constant(I32X16, [0x3F803F80] * LANES))
-
-
-@operation(i32x16, i64)
-def load_pairs(b: Builder, address: Value) -> Value:
-    """16 pairs."""
-    return b.load(pointer(b, address, I32X16), align=4)
-
-
-@operation(void, i64, i32x16)
-def store_pairs(b: Builder, address: Value, pairs: Value) -> Value:
-    """16 pairs."""
-    return b.store(pairs, pointer(b, address, I32X16), align=4)

@@ -95,10 +95,14 @@ def choose(setting: str, features: Mapping[str, bool]) -> DotForm:
 
 
 def bf16_form() -> Bf16Form:
-    """How products of bfloat16 pairs are summed; `BOLI_SIMD=portable` holds here too."""
+    """How products of bfloat16 pairs are summed; `BOLI_SIMD=portable` holds here too.
+
+    Intel's cores take four times as long for AVX-512's instruction as for a fused multiplication, and half
+    as long for two of these (docs/decisions, kernels, 26 and 30); with tile registers they hardly need it.
+    """
     if dot_form() == "portable":
         return "portable"
-    if features().get("avx512bf16"):
+    if features().get("avx512bf16") and (tile_registers() or not _is_intel()):
         return "avx512bf16"
     return "neon_bf16" if features().get("bf16") else "portable"
 
@@ -134,7 +138,11 @@ def fetches_by_itself() -> bool:
 
     AMD's Zen 4 does, and is hampered by being told; Intel's Xeons do not (docs/decisions, kernels, 4 and 27).
     """
-    return "Intel" not in cpu_name()
+    return not _is_intel()
+
+
+def _is_intel() -> bool:
+    return "Intel" in cpu_name()
 
 
 def features() -> dict[str, bool]:

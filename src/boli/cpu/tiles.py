@@ -16,13 +16,14 @@ the same order:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from boli.cpu import simd
-from boli.cpu.dots import emit_dot, emit_dot_bf16
+from boli.cpu.dots import emit_dot, emit_dot_bf16, emit_halves
 from boli.cpu.layouts import LANES, VECTORS, IntLayout
 from boli.cpu.simd import F32, F32X16, I8X16, I32, I32X16, I64, Builder, Value
 from boli.cpu.sizes import (
@@ -128,11 +129,35 @@ def _load_i8x16(b: Builder, address: Value) -> Value:
     return b.sitofp(b.sext(simd.emit_load(b, address, I8X16, 1), I32X16), F32X16)
 
 
+def _load_halves(b: Builder, address: Value) -> tuple[Value, Value]:
+    return emit_halves(b, _load_pairs(b, address))
+
+
+def _broadcast_halves(distance: int) -> Any:
+    """Loads the two activations of a pair, float32, of which the upper lies so far behind the lower."""
+
+    def broadcast(b: Builder, address: Value) -> tuple[Value, Value]:
+        return _broadcast_f32(b, offset(b, address, distance)), _broadcast_f32(b, address)
+
+    return broadcast
+
+
+def _fma_halves(b: Builder, total: Value, weights: Iterable[Value], activations: Iterable[Value]) -> Value:
+    """The sum of `emit_dot_bf16` without an instruction for it."""
+    for weight, activation in zip(weights, activations, strict=True):
+        total = _fma(b, total, weight, activation)
+    return total
+
+
+# The last two are pairs, too, for activations that lie as float32: those of a pair next to each other, or 16
+# lower ones before 16 upper ones. Without an instruction for pairs these need not be taken apart.
 ELEMENTS = {
     "f32": Element(64, _load_f32x16, _broadcast_f32, _fma),
     "f16": Element(32, simd.emit_load_f16, _broadcast_f32, _fma),
     "i8": Element(16, _load_i8x16, _broadcast_f32, _fma),
     "bf16": Element(64, _load_pairs, _broadcast_i32, emit_dot_bf16),
+    "bf16_floats": Element(64, _load_halves, _broadcast_halves(F4), _fma_halves),
+    "bf16_halves": Element(64, _load_halves, _broadcast_halves(VECTOR_BYTES), _fma_halves),
 }
 
 
