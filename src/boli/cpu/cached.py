@@ -35,7 +35,7 @@ def read_pages(
         raise ValueError(f"layer outside 0 … {config.num_hidden_layers - 1}")
     if not 0 <= length <= len(pages) * PAGE_SIZE:
         raise ValueError(f"{length} positions are not in {len(pages)} pages")
-    check_below("page", pages, num_pages)
+    check_below("page", pages.tolist(), num_pages)
     together = pages_together(num_pages)
     whole = cache.reshape(
         config.num_hidden_layers, num_pages // together, heads, together, page_bytes(kv_type, width)

@@ -36,7 +36,10 @@ class Header:
 
     def __init__(self, limits: Limits, words: npt.NDArray[np.int64] | None = None) -> None:
         self.limits = limits
-        self._together = pages_together(limits.pages)
+        # Where a head's page lies, counted in pages of one head.
+        together = pages_together(limits.pages)
+        groups, within = np.divmod(np.arange(limits.pages, dtype=np.int32), np.int32(together))
+        self._pages = groups * np.int32(together * limits.kv_heads) + within
         self.words = np.zeros(p.HEADER_WORDS, np.int64) if words is None else words
 
     def copy(self) -> Header:
@@ -46,7 +49,7 @@ class Header:
     def set(self, field: int, value: int | npt.NDArray[Any] | None) -> None:
         """Enters a number or the address of an array, which the caller keeps alive."""
         if isinstance(value, np.ndarray):
-            value = value.ctypes.data
+            value = int(value.__array_interface__["data"][0])  # `.ctypes` takes longer
         self.words[field // p.WORD] = value or 0
 
     def set_logits(
@@ -79,18 +82,20 @@ class Header:
                 batch.token_ids, batch.positions, batch.sequence_of_row, batch.page_tables, batch.logits_rows
             )
         ]  # fmt: skip
-        # The compiled code trusts its tables: whatever indexes memory is checked here.
-        check_below("token id", tokens, limits.vocabulary)
-        check_below("position", positions, min(limits.context, tables.shape[1] * PAGE_SIZE))
-        check_below("sequence", sequences, len(tables))
-        check_below("logits row", wanted, rows)
-        for sequence in range(len(tables)):
-            own = positions if len(tables) == 1 else positions[sequences == sequence]
-            if len(own):
-                check_below("page", tables[sequence, : int(own.max()) // PAGE_SIZE + 1], limits.pages)
-        # Where a head's page lies, counted in pages of one head.
-        groups, within = np.divmod(tables, np.int32(self._together))
-        arrays[3] = groups * np.int32(self._together * limits.kv_heads) + within
+        # The compiled code trusts its tables: whatever indexes memory is checked here. As lists, for after a
+        # step of few rows NumPy's own code is no longer in the processor's cache, and takes longer.
+        places = positions.tolist()
+        check_below("token id", tokens.tolist(), limits.vocabulary)
+        check_below("position", places, min(limits.context, tables.shape[1] * PAGE_SIZE))
+        owners = sequences.tolist()
+        check_below("sequence", owners, len(tables))
+        check_below("logits row", wanted.tolist(), rows)
+        ends = [0] * len(tables)
+        for owner, place in zip(owners, places, strict=True):
+            ends[owner] = max(ends[owner], place // PAGE_SIZE + 1)
+        for table, end in zip(tables, ends, strict=True):
+            check_below("page", table[:end].tolist(), limits.pages)
+        arrays[3] = self._pages.take(tables, mode="clip")  # what is clipped is not used
         fields = (p.TOKEN_IDS, p.POSITIONS, p.SEQUENCES, p.PAGE_TABLES, p.OUTPUT_ROWS)
         for field, array in zip(fields, arrays, strict=True):
             self.set(field, array)
@@ -100,12 +105,11 @@ class Header:
         return arrays
 
 
-def check_below(what: str, values: Int32, end: int) -> None:
+def check_below(what: str, values: list[int], end: int) -> None:
     """Whether all of some indices are within `0 … end - 1`.
 
     Raises:
         ValueError: one is not.
     """
-    # As unsigned numbers, negative ones are the largest: one pass finds both ends.
-    if len(values) and values.view(np.uint32).max() >= end:
+    if values and not 0 <= min(values) <= max(values) < end:
         raise ValueError(f"{what} outside 0 … {end - 1}")
