@@ -49,6 +49,7 @@ from boli.cpu.sizes import (
     SHRINK,
     VECTOR,
 )
+from boli.cpu.target import fetches_by_itself
 from boli.cpu.tiles import mixing_tile, product_tile
 
 ROW = PAGE_SIZE * F4  # bytes of a row of scores or probabilities
@@ -92,6 +93,8 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
         score, mix = product_tile(element, rows, row_stride=QUERY_STRIDE, step=4), mixing_tile(element, rows)
     pair = 2 if kv_type == "bf16" else 1  # numbers that are multiplied together
     size, with_scales, rounded = KV_BYTES[kv_type], kv_type == "int8", kv_type == "bf16"
+    # A full tile computes for longer than it waits.
+    fetches = rows < LARGEST_TILE and not fetches_by_itself()
 
     @kernel
     def run(scratch, padded, pages, cache, page_stride, first_page, end_page, window, sums, stride):
@@ -101,10 +104,9 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
         for number in range(first_page, end_page):
             page = cache + load_i32(pages + number * 4) * page_stride
             keys_stride, depth = PAGE_SIZE * size * pair, padded // pair
-            # The next page is fetched by keys while there are scores to compute, by values with values. A
-            # full tile computes for longer than it waits.
+            # The next page is fetched meanwhile, its keys with scores and its values with values.
             ahead, share = 0, 0
-            if rows < LARGEST_TILE and number + 1 < end_page:
+            if fetches and number + 1 < end_page:
                 ahead, share = cache + load_i32(pages + (number + 1) * 4) * page_stride - page, 1
             score(page, keys_stride, depth, scratch + QUERIES, scratch + SCORES, ROW, 0, ahead, share)
             values = page + padded * PAGE_SIZE * size
