@@ -197,7 +197,7 @@ def wide(values: NDArray[np.uint16]) -> NDArray[np.float64]:
     return numbers.astype(np.float64)
 
 
-@pytest.mark.parametrize("form", ["portable", "avx512bf16", "neon_bf16"])
+@pytest.mark.parametrize("form", ["fma", "avx512bf16", "neon_bf16"])
 def test_sums_of_bfloat16_numbers(form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     force(monkeypatch, form)
     run = built(4, emit_dots_bf16, form, tmp_path)
@@ -222,7 +222,7 @@ def test_sums_of_bfloat16_numbers(form: str, monkeypatch: pytest.MonkeyPatch, tm
         np.testing.assert_array_equal(totals, expected)
 
 
-@pytest.mark.parametrize(("form", "kept"), [("portable", True), ("avx512bf16", False), ("neon_bf16", False)])
+@pytest.mark.parametrize(("form", "kept"), [("fma", True), ("avx512bf16", False), ("neon_bf16", False)])
 def test_subnormal_bfloat16_numbers_count_as_stated(
     form: str, kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -277,10 +277,10 @@ def test_the_best_form_is_chosen(features: tuple[str, ...], form: str) -> None:
     ("has", "name", "tiles", "form"),
     [
         ("avx512bf16", "AMD EPYC", False, "avx512bf16"),
-        ("avx512bf16", "Intel Xeon", False, "portable"),
+        ("avx512bf16", "Intel Xeon", False, "fma"),
         ("avx512bf16", "Intel Xeon", True, "avx512bf16"),
         ("bf16", "Neoverse", False, "neon_bf16"),
-        ("", "Intel Xeon", False, "portable"),
+        ("", "Intel Xeon", False, "fma"),
     ],
 )
 def test_pairs_of_bfloat16_are_multiplied_as_is_fastest(

@@ -24,7 +24,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     elif not (found.get("avx512dq") and found.get("avx512bf16")):
         pytest.skip("this processor has no AVX-512 with bfloat16")
     for module in (powers, dots):
-        monkeypatch.setattr(module, "bf16_form", lambda: "avx512bf16" if name == "avx512" else "portable")
+        monkeypatch.setattr(module, "bf16_form", lambda: "avx512bf16" if name == "avx512" else "fma")
     return name
 
 
@@ -97,7 +97,7 @@ def test_pairs_are_the_nearest_in_their_order(form: str) -> None:
 def test_every_operation_is_made_of_instructions(cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(powers, "features", dict)
     for module in (powers, dots):
-        monkeypatch.setattr(module, "bf16_form", lambda: "portable")
+        monkeypatch.setattr(module, "bf16_form", lambda: "fma")
     machine = mc.machine(mc.ARM if cpu.startswith("neoverse") else mc.X86, cpu)
     for operation in mc.operations(powers).values():
         assert not mc.calls(mc.assembly(machine, *mc.body(operation)))

@@ -16,7 +16,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from boli.cpu.simd import F32, F32X16, I8, I16, I32, I32X16, LANES, Builder, Value, declare, emit_fma
-from boli.cpu.target import bf16_form, dot_form
+from boli.cpu.target import PAIR_FORMS, bf16_form, dot_form
 
 
 class _BFloat(ir.Type):
@@ -69,7 +69,7 @@ def emit_dot_bf16(builder: Builder, total: Value, left: Value, right: Value) -> 
     A product of two bfloat16 numbers is exact in float32, so only additions round, and the forms
     differ in these alone:
 
-        portable     total + upper product, rounded, + lower product, rounded; as IEEE 754 says
+        fma          total + upper product, rounded, + lower product, rounded; as IEEE 754 says
         avx512bf16   the same two additions, but subnormal inputs, products and sums become zero
         neon_bf16    Arm's BFDOT: products and sums round to odd, subnormals become zero
 
@@ -80,7 +80,7 @@ def emit_dot_bf16(builder: Builder, total: Value, left: Value, right: Value) -> 
         right: The same.
     """
     form = bf16_form()
-    if form == "portable":
+    if form not in PAIR_FORMS:
         for part in (1, 0):  # upper halves first
             total = emit_fma(builder, _half(builder, left, part), _half(builder, right, part), total)
         return total

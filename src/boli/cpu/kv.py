@@ -33,12 +33,12 @@ from boli.cpu.lanes import (
 from boli.cpu.layouts import LANES
 from boli.cpu.simd import kernel, load, load_f32, store, store_f32, store_i16, store_i32, store_u8, to_f32
 from boli.cpu.sizes import F4, HEAD_PADDING, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
-from boli.cpu.target import bf16_form
+from boli.cpu.target import PAIR_FORMS, bf16_form
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
 # Whether queries for a bfloat16 cache lie as float32: without an instruction for pairs that is faster.
-FLOATS = bf16_form() == "portable"
+FLOATS = bf16_form() not in PAIR_FORMS
 
 
 @kernel

@@ -32,7 +32,7 @@ from boli.cpu.simd import (
     pointer,
     void,
 )
-from boli.cpu.target import bf16_form, features
+from boli.cpu.target import PAIR_FORMS, bf16_form, features
 
 # Polynomials of 2^r on 0 … 1 with the least relative error, 1 at 0; the highest power comes first. Errors:
 # 2e-9, less than float32 rounds, and 9e-5, a twentieth of what bfloat16 rounds.
@@ -102,7 +102,7 @@ def store_rounded(b: Builder, address: Value, low: Value, high: Value) -> None:
         return
     half, upper = (ir.Constant(I32X16, [value] * LANES) for value in (0x8000, 0xFFFF0000))
     low, high = (b.and_(b.add(b.bitcast(x, I32X16), half), upper) for x in (low, high))
-    if form == "portable":
+    if form not in PAIR_FORMS:
         b.store(low, pointer(b, address, I32X16), align=4)
         b.store(high, pointer(b, b.add(address, ir.Constant(I64, 4 * LANES)), I32X16), align=4)
     else:
@@ -113,7 +113,7 @@ def store_rounded(b: Builder, address: Value, low: Value, high: Value) -> None:
 @operation(f32x16, f32x16, i64)
 def add_rounded(b: Builder, total: Value, address: Value) -> Value:
     """Adds to each lane both numbers of a pair that `store_rounded` has stored: the upper one first."""
-    if bf16_form() == "portable":
+    if bf16_form() not in PAIR_FORMS:
         high = emit_load(b, b.add(address, ir.Constant(I64, 4 * LANES)), F32X16, 4)
         return b.fadd(b.fadd(total, high), emit_load(b, address, F32X16, 4))
     pairs = emit_load(b, address, I32X16, 4)

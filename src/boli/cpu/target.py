@@ -20,7 +20,8 @@ from boli.errors import BoliError, UsageError
 from boli.machine import cpu_name
 
 DotForm = Literal["avx512vnni", "avxvnni", "avx2", "neon_i8mm", "neon_dotprod", "portable"]
-Bf16Form = Literal["avx512bf16", "neon_bf16", "portable"]
+Bf16Form = Literal["avx512bf16", "neon_bf16", "fma", "portable"]
+PAIR_FORMS = ("avx512bf16", "neon_bf16")  # have an instruction for pairs; to the kernels the others are one
 
 # What a form asks of the processor, by LLVM's names; the best one comes first. The halves and fused
 # products that all kernels use are named where a processor might have the rest without them.
@@ -97,14 +98,14 @@ def choose(setting: str, features: Mapping[str, bool]) -> DotForm:
 def bf16_form() -> Bf16Form:
     """How products of bfloat16 pairs are summed; `BOLI_SIMD=portable` holds here too.
 
-    Intel's cores take four times as long for AVX-512's instruction as for a fused multiplication, and half
-    as long for two of these (docs/decisions, kernels, 26 and 30); with tile registers they hardly need it.
+    Intel's cores take two cycles for AVX-512's instruction, and one for the two fused multiplications that it
+    stands for (docs/decisions, kernels, 30). Where they have tile registers they hardly need either.
     """
     if dot_form() == "portable":
         return "portable"
     if features().get("avx512bf16") and (tile_registers() or not _is_intel()):
         return "avx512bf16"
-    return "neon_bf16" if features().get("bf16") else "portable"
+    return "neon_bf16" if features().get("bf16") else "fma"
 
 
 @functools.cache
