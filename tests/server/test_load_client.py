@@ -102,7 +102,8 @@ def test_waiting_cannot_be_omitted(load: Any) -> None:
     assert all(sample.good for sample in samples)
     waits = sorted(sample.ttft for sample in samples)
     assert waits[-1] > 19 * 0.02 - 0.02
-    assert waits[-1] > 5 * waits[0]
+    # Client and server share a loop, so a machine that stands still adds to all.
+    assert waits[-1] - waits[0] > 15 * 0.02
 
 
 def test_arrivals_are_random_bounded_and_the_same_for_everybody(load: Any) -> None:
