@@ -145,6 +145,31 @@ def test_tiles_are_made_of_a_forms_instructions(
         assert not mc.calls(text)
 
 
+@pytest.mark.parametrize("count", [32, 128, 640, 1088])
+def test_tiles_share_out_each_line_of_the_next_block(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one, two or three fetch a step: each of its lines is asked for once, in order."""
+    asked: dict[str, list[int]] = {}
+
+    def note(b: Any, address: Any) -> None:
+        asked.setdefault(b.block.name, []).append(address.operands[1].constant)
+
+    def emit(b: Any, start: Any, ahead: Any, share: Any) -> None:
+        tiles.fetch(b, start, ahead, share, count)
+
+    monkeypatch.setattr(simd, "emit_prefetch", note)
+    mc.kernel(mc.host(), 3, emit)
+    for turns in range(1, tiles.MOST_SHARES + 1):
+        shares = [asked.get(f"fetch_{turn}_of_{turns}", []) for turn in range(turns)]
+        assert [place for share in shares for place in share] == list(range(0, count, 64))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_shares_are_numbered() -> None:
+    every = [tiles.share_of(turn, turns) for turns in (1, 2, 3) for turn in range(turns)]
+    assert every == [1, 2, 3, 4, 5, 6]
+    assert [tiles.share_of(turn, 2) for turn in (-1, 2, 3)] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("name", ["Q5_1", "IQ4_NL", "MXFP4"])
 @pytest.mark.parametrize("form", INSTRUCTIONS)
 def test_a_tile_gives_the_same_bits_in_all_forms(

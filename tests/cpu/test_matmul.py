@@ -133,7 +133,7 @@ def test_what_is_fetched_ahead_changes_no_bit(
         unit = compiler.Unit(
             f"project_{name}_{by_itself}_in_a_test", project_unit(LAYOUTS[name]).arguments, source
         )
-        found.append([project(name, activations[:rows], unit=unit) for rows in (1, 2, 5, 17)])
+        found.append([project(name, activations[:rows], unit=unit) for rows in (1, 2, 5, 8, 16, 17, 59)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one.view(np.int32), other.view(np.int32))
 
