@@ -18,7 +18,7 @@ from typing import Any
 
 from boli.cpu import amx_tiles
 from boli.cpu.amx import in_registers
-from boli.cpu.kv import FLOATS
+from boli.cpu.kv import PAIRS_AS_FLOATS
 from boli.cpu.lanes import (
     add,
     broadcast,
@@ -86,7 +86,7 @@ def _attend_tile(kv_type: str, rows: int) -> Any:
     element = ELEMENTS[kv_type]
     if in_registers(element):
         score, mix = amx_tiles.score_tile(), amx_tiles.mixing_tile(rows)
-    elif kv_type == "bf16" and FLOATS:
+    elif kv_type == "bf16" and PAIRS_AS_FLOATS:
         score = product_tile("bf16_floats", rows, row_stride=QUERY_STRIDE, step=2 * F4)
         mix = mixing_tile("bf16_halves", rows)
     else:

@@ -37,8 +37,9 @@ from boli.cpu.target import PAIR_FORMS, bf16_form
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
-# Whether queries for a bfloat16 cache lie as float32: without an instruction for pairs that is faster.
-FLOATS = bf16_form() not in PAIR_FORMS
+# Whether queries and probabilities for a bfloat16 cache lie as float32: without an instruction for pairs that
+# is faster (`powers.store_rounded` does so, too).
+PAIRS_AS_FLOATS = bf16_form() not in PAIR_FORMS
 
 
 @kernel
@@ -134,7 +135,7 @@ def place_query(kind, scratch, m, head, size, padded, scale, position):
     factor = broadcast(scale)
     for d in range(0, padded, LANES):
         numbers = mul(load(head + d * F4), factor) if d + LANES <= size else partial(head, d, size, factor)
-        if kind == BF16 and not FLOATS:
+        if kind == BF16 and not PAIRS_AS_FLOATS:
             store_bf16(place + d * 2, numbers)
         elif kind == BF16:
             store(place + d * F4, nearest_bf16(numbers))
