@@ -29,11 +29,11 @@ PROGRAM = """
 """
 
 
-def run(cache: Path, program: str = PROGRAM, **settings: str) -> list[str]:
+def run(cache: Path, program: str = PROGRAM, *arguments: str, **settings: str) -> list[str]:
     """What a program prints, with this cache folder and these settings in its environment."""
     environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin", "HOME": str(cache), **settings}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.split()
@@ -76,6 +76,37 @@ def test_code_that_makes_room_while_it_is_loaded_is_linked_all_the_same(cache: P
     )
     assert run(cache, another) == ["1", "304", "True"]
     assert len(objects(cache)) == 1
+
+
+# Compiles units that are alike but for a number, each of which calls a function too long to be inlined.
+ALIKE = """
+    import sys
+    from boli.cpu import compiler
+    from boli.cpu.compiler import Unit
+
+    def unit(number):
+        def source():
+            from boli.cpu.simd import kernel
+            lines = [f"x = x * number ^ x >> {i % 7 + 1}" for i in range(150)]
+            found = {"number": number}
+            exec("def inner(x):\\n " + "\\n ".join(lines) + "\\n return x", found)
+            inner = kernel(found["inner"])
+            def function(a, b):
+                return inner(a) ^ inner(b)
+            return function
+        return Unit(f"alike_{number}", 2, source)
+
+    functions = compiler.load([unit(int(number)) for number in sys.argv[1:]])
+    print(*[function(3, 4) for function in functions], "numba" in sys.modules)
+"""
+
+
+def test_kernels_that_were_compiled_by_different_processes_keep_their_own_functions(tmp_path: Path) -> None:
+    """Numba gives what it compiles names with numbers, which each process begins at one."""
+    (three, _), (five, _) = run(tmp_path, ALIKE, "3"), run(tmp_path, ALIKE, "5")
+    assert three != five
+    assert run(tmp_path, ALIKE, "3", "5") == [three, five, "False"]
+    assert run(tmp_path, ALIKE, "5", "3") == [five, three, "False"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "no header"])
@@ -134,7 +165,7 @@ def test_code_keeps_to_the_instruction_set_that_was_chosen(
 ) -> None:
     monkeypatch.setattr(target, "dot_form", lambda: form)
     monkeypatch.setattr(codegen, "_codegen", lambda: codegen._Codegen(form))
-    _, code = compiler._compile(compiler.Unit("double", 2, lambda: double))
+    code = compiler._compile(compiler.Unit("double", 2, lambda: double))
     (tmp_path / "double.o").write_bytes(code)
     text = subprocess.run(
         ["objdump", "-d", tmp_path / "double.o"], capture_output=True, text=True, check=True
@@ -148,4 +179,4 @@ def test_the_key_covers_every_file_that_kernels_are_made_of() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     ours = [name for name in done.stdout.split() if name.startswith("boli.cpu.")]
     imported = {name.removeprefix("boli.cpu.") + ".py" for name in ours}
-    assert imported == set(compiler._SOURCES)
+    assert imported | {"codegen.py", "compiler.py"} == set(compiler._SOURCES)

@@ -25,7 +25,7 @@ def object_of(name: str, entry: str) -> bytes:
     compiler.load([unit])
     found = compiler._read(unit)
     assert found is not None
-    return found[1]
+    return found
 
 
 def test_the_plain_step_is_compiled_as_if_there_were_no_probes(tmp_path: Path) -> None:

@@ -86,6 +86,6 @@ if __name__ == "__main__":
     sys.meta_path.insert(0, Finder)
     from boli.cpu import step
 
-    _, code = compiler._compile(compiler.Unit("step", 4, lambda: step.entry))
+    code = compiler._compile(compiler.Unit("step", 4, lambda: step.entry))
     Path(sys.argv[1]).write_bytes(code)
     print(STRIP.calls)

@@ -55,12 +55,25 @@ def _codegen() -> _Codegen:
     return _Codegen("boli")
 
 
-def object_code(library: Any) -> bytes:
-    """Optimizes and compiles the library of the outermost function."""
+def object_code(library: Any, entry: str, symbol: str) -> bytes:
+    """Optimizes and compiles the library of the outermost function.
+
+    Args:
+        library: What Numba has made of it.
+        entry: Numba's name for the function.
+        symbol: The only name that others will see. Numba tells functions of one name apart by counting
+            what it has met in this process, so code of another process can have the same names for
+            other functions, and a linker that met both would take the first for either.
+    """
     library._ensure_finalized()  # links what it calls
     JITCodeLibrary._optimize_final_module(library)
-    library._final_module.verify()
-    return bytes(library._codegen._tm.emit_object(library._final_module))
+    module = library._final_module
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry:
+            function.linkage = "internal"
+    module.get_function(entry).name = symbol
+    module.verify()
+    return bytes(library._codegen._tm.emit_object(module))
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ _SOURCES = (
     "simd.py", "dots.py", "lanes.py", "powers.py", "sync.py", "sizes.py", "layouts.py", "unpacking.py",
     "tiles.py", "matmul.py", "activations.py", "kernels.py", "kv.py", "amx.py", "amx_tiles.py",
     "attention.py", "heads.py", "stages.py", "largest.py", "step.py", "plan.py", "probe.py", "target.py",
+    "codegen.py", "compiler.py",
 )  # fmt: skip
 
 _MOST_FILES = 200  # of 5 to 100 kB; one version of boli has about 35
@@ -142,7 +143,7 @@ def load(units: list[Unit], progress: Progress | None = None) -> list[Function]:
     for number, unit in enumerate(missing, 1):
         if progress is not None:
             progress(f"compiling kernel {number}/{len(missing)} for {target.cpu()}: {unit.name}")
-        _write(unit, *_compile(unit))
+        _write(unit, _compile(unit))
     found = []
     for unit in units:
         if unit.name not in _loaded:
@@ -151,13 +152,18 @@ def load(units: list[Unit], progress: Progress | None = None) -> list[Function]:
     return found
 
 
-_objects: dict[str, tuple[str, bytes]] = {}
+_objects: dict[str, bytes] = {}
+
+
+def _symbol(unit: Unit) -> str:
+    """The one name in a unit's object code that others can see."""
+    return f"boli_{unit.name}"
 
 
 def _link(unit: Unit) -> Function:
-    symbol, code = _objects[unit.name]
+    symbol = _symbol(unit)
     engine = _engine()
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_objects[unit.name]))
     engine.finalize_object()
     address = engine.get_function_address(symbol)
     if not address:
@@ -166,8 +172,8 @@ def _link(unit: Unit) -> Function:
     return Function(address, unit.arguments)
 
 
-def _compile(unit: Unit) -> tuple[str, bytes]:
-    """Symbol and object code of a freshly compiled unit."""
+def _compile(unit: Unit) -> bytes:
+    """Object code of a freshly compiled unit."""
     # Half a second, paid only when something is compiled.
     from numba import njit, types  # noqa: PLC0415
 
@@ -179,7 +185,7 @@ def _compile(unit: Unit) -> tuple[str, bytes]:
             signature, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
         )(unit.source())
         compiled = dispatcher.overloads[signature]
-        return compiled.fndesc.llvm_func_name, object_code(compiled.library)
+        return object_code(compiled.library, compiled.fndesc.llvm_func_name, _symbol(unit))
 
 
 def _path(unit: Unit) -> Path:
@@ -195,7 +201,7 @@ def trusted(directory: Path) -> bool:
     return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
 
 
-def _read(unit: Unit) -> tuple[str, bytes] | None:
+def _read(unit: Unit) -> bytes | None:
     if unit.name in _objects:
         return _objects[unit.name]
     path = _path(unit)
@@ -207,7 +213,7 @@ def _read(unit: Unit) -> tuple[str, bytes] | None:
         if facts["sha256"] != hashlib.sha256(code).hexdigest():
             return None
         # Kept until it is linked: to make room for another unit, any process may remove the file.
-        _objects[unit.name] = str(facts["symbol"]), code
+        _objects[unit.name] = code
     except (OSError, ValueError, KeyError, TypeError):
         return None
     with suppress(OSError):
@@ -215,18 +221,17 @@ def _read(unit: Unit) -> tuple[str, bytes] | None:
     return _objects[unit.name]
 
 
-def _write(unit: Unit, symbol: str, code: bytes) -> None:
+def _write(unit: Unit, code: bytes) -> None:
     """Keeps code for this process and, if the disk lets us, for the next one.
 
     Not where boli's own files have changed since this process began, as they do in an upgrade: code from
     one half and the other would be found under the name of either, and believed for ever.
     """
-    _objects[unit.name] = symbol, code
+    _objects[unit.name] = code
     if _text() != _TEXT:
         return
     path = _path(unit)
     header = {
-        "symbol": symbol,
         "sha256": hashlib.sha256(code).hexdigest(),
         "unit": unit.name,
         "cpu": target.cpu(),
