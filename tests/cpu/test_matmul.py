@@ -52,10 +52,12 @@ def encoded(activations: NDArray[np.float32], encoding: str) -> tuple[NDArray[An
     if encoding == "float32":
         return np.ascontiguousarray(activations.T), activations
     short = to_bf16(activations)
+    rounded = (short.astype(np.uint32) << 16).view(np.float32)
     rows, columns = activations.shape
     together = 32 if target.tile_registers() else 2  # inputs of a row
-    tile = np.ascontiguousarray(short.reshape(rows, columns // together, together).transpose(1, 0, 2))
-    return tile, (short.astype(np.uint32) << 16).view(np.float32)
+    numbers: NDArray[Any] = short if target.bf16_form() in target.PAIR_FORMS else rounded
+    tile = np.ascontiguousarray(numbers.reshape(rows, columns // together, together).transpose(1, 0, 2))
+    return tile, rounded
 
 
 def tiles(rows: int) -> list[int]:

@@ -6,7 +6,8 @@ end. Three encodings of the same rows, one for each kind of product:
 
     int8       for each 32 inputs: [rows] records of 32 int8, the scale, -Σ a, scale · Σ a, and -Σ a of halves
     float32    for each input: [rows]
-    bfloat16   for each two inputs: pairs [rows]; for tile registers, for each 32 inputs: [rows] of 16 pairs
+    bfloat16   for each two inputs: pairs [rows], rounded and kept as float32 where nothing multiplies pairs;
+               for tile registers, for each 32 inputs: [rows] of 16 pairs
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from boli.cpu import plan as p
 from boli.cpu.amx import in_registers
+from boli.cpu.dots import PAIR, PAIRS_AS_FLOATS
 from boli.cpu.lanes import (
     broadcast,
     largest_magnitude,
@@ -22,6 +24,7 @@ from boli.cpu.lanes import (
     small_int,
     store_bf16,
     store_bf16_pairs,
+    store_rounded_pairs,
     sum_of,
 )
 from boli.cpu.layouts import GROUP
@@ -106,14 +109,16 @@ def spread(source, first, end, stream, rows, lane):
 @kernel
 def pair(source, first, end, stream, rows, lane):
     """Groups of one row as pairs of bfloat16."""
-    word = F4 * rows
+    word = PAIR * rows
     for half in range(2 * first, 2 * end):  # of a group: a vector, eight pairs
         values = load(source + half * VECTOR)
         if IN_REGISTERS:
             record = stream + (half // 2 * rows + lane) * VECTOR
             store_bf16(record + half % 2 * (VECTOR // 2), values)
+        elif PAIRS_AS_FLOATS:
+            store_rounded_pairs(stream + half * 8 * word + lane * PAIR, word, values)
         else:
-            store_bf16_pairs(stream + half * 8 * word + lane * F4, word, values)
+            store_bf16_pairs(stream + half * 8 * word + lane * PAIR, word, values)
 
 
 @kernel
@@ -137,4 +142,4 @@ def encode(table, wanted, row, rows, source, columns, first, end):
     if wanted & 2:
         spread(source, first, end, load_i64(table + 8) + start * columns * F4, size, row - start)
     if wanted & 4:
-        pair(source, first, end, load_i64(table + 16) + start * columns * 2, size, row - start)
+        pair(source, first, end, load_i64(table + 16) + start * columns // 2 * PAIR, size, row - start)

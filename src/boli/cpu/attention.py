@@ -18,7 +18,7 @@ from typing import Any
 
 from boli.cpu import amx_tiles
 from boli.cpu.amx import in_registers
-from boli.cpu.kv import PAIRS_AS_FLOATS
+from boli.cpu.dots import PAIRS_AS_FLOATS
 from boli.cpu.lanes import (
     add,
     broadcast,

@@ -126,6 +126,12 @@ def emit_look_up(builder: Builder, values: Sequence[int], codes: Value) -> Value
     return builder.bitcast(found, codes.type)
 
 
+# Without an instruction for pairs it is faster if activations, queries and probabilities lie as float32, of
+# bfloat16's precision: then only one side is taken apart.
+PAIRS_AS_FLOATS = bf16_form() not in PAIR_FORMS
+PAIR = 8 if PAIRS_AS_FLOATS else 4  # bytes of a pair of them
+
+
 def emit_halves(builder: Builder, pairs: Value) -> tuple[Value, Value]:
     """The upper and the lower of each lane's two bfloat16 numbers, as float32: in the order of sums."""
     return _half(builder, pairs, 1), _half(builder, pairs, 0)

@@ -17,6 +17,7 @@ Whatever is written is finite: what a query must not see is multiplied by 0, and
 
 from __future__ import annotations
 
+from boli.cpu.dots import PAIRS_AS_FLOATS
 from boli.cpu.lanes import (
     broadcast,
     finite,
@@ -33,13 +34,9 @@ from boli.cpu.lanes import (
 from boli.cpu.layouts import LANES
 from boli.cpu.simd import kernel, load, load_f32, store, store_f32, store_i16, store_i32, store_u8, to_f32
 from boli.cpu.sizes import F4, HEAD_PADDING, KV_TYPES, PAGE_SIZE, POSITIONS, QUERIES, QUERY_STRIDE
-from boli.cpu.target import PAIR_FORMS, bf16_form
 
 BF16, INT8, F32 = (KV_TYPES.index(name) for name in ("bf16", "int8", "f32"))
 HALF = PAGE_SIZE // 2
-# Whether queries and probabilities for a bfloat16 cache lie as float32: without an instruction for pairs that
-# is faster (`powers.store_rounded` does so, too).
-PAIRS_AS_FLOATS = bf16_form() not in PAIR_FORMS
 
 
 @kernel

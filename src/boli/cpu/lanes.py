@@ -238,10 +238,20 @@ def store_bf16(b: Builder, address: Value, x: Value) -> Value:
 @operation(void, i64, i64, f32x16)
 def store_bf16_pairs(b: Builder, address: Value, stride: Value, x: Value) -> Value:
     """Eight pairs of bfloat16 numbers, `stride` bytes apart."""
-    pairs = b.bitcast(b.trunc(_bf16(b, x), I16X16), ir.VectorType(I32, LANES // 2))
+    return _store_pairs(b, address, stride, b.trunc(_bf16(b, x), I16X16), I32)
+
+
+@operation(void, i64, i64, f32x16)
+def store_rounded_pairs(b: Builder, address: Value, stride: Value, x: Value) -> Value:
+    """The same as float32."""
+    return _store_pairs(b, address, stride, b.shl(_bf16(b, x), ir.Constant(I32X16, [16] * LANES)), I64)
+
+
+def _store_pairs(b: Builder, address: Value, stride: Value, numbers: Value, kind: ir.Type) -> None:
+    pairs = b.bitcast(numbers, ir.VectorType(kind, LANES // 2))
     for index in range(LANES // 2):
         place = b.add(address, b.mul(stride, ir.Constant(I64, index)))
-        b.store(b.extract_element(pairs, ir.Constant(I32, index)), pointer(b, place, I32), align=4)
+        b.store(b.extract_element(pairs, ir.Constant(I32, index)), pointer(b, place, kind), align=4)
 
 
 @operation(void, i64, i64, f32x16)

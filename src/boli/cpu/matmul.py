@@ -17,6 +17,7 @@ from numba import njit
 from boli.cpu import amx_tiles, simd
 from boli.cpu.amx import in_registers
 from boli.cpu.amx_tiles import TILES
+from boli.cpu.dots import PAIR, PAIRS_AS_FLOATS
 from boli.cpu.layouts import (
     GROUP,
     LANES,
@@ -29,7 +30,7 @@ from boli.cpu.layouts import (
     PairLayout,
 )
 from boli.cpu.simd import kernel, load_bf16_scalar, load_f16_scalar, load_f32, load_u8, store_f32
-from boli.cpu.sizes import LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
+from boli.cpu.sizes import F4, LARGEST_TILE, MANY_ROWS, RECORD, SOME_ROWS
 from boli.cpu.target import fetches_by_itself
 from boli.cpu.tiles import MOST_SHARES, int_tile, product_tile, share_of, unpack_tile
 
@@ -44,6 +45,8 @@ def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
         return int_tile(layout, rows)
     if in_registers(layout.encoding):
         tile = amx_tiles.product_tile(rows, tiles)
+    elif isinstance(layout, PairLayout) and PAIRS_AS_FLOATS:
+        tile = product_tile("bf16_floats", rows, row_stride=PAIR, step=PAIR * rows)
     else:
         tile = product_tile(layout.name, rows)
     stride = layout.block_bytes(GROUP) // layout.depth(GROUP)
@@ -58,7 +61,7 @@ def _tile(layout: Layout, rows: int, tiles: int = 1) -> Any:
 
 def _row_bytes(layout: Layout) -> int:
     """Bytes of activations of one row for one step of depth."""
-    return RECORD if isinstance(layout, IntLayout) else 4
+    return RECORD if isinstance(layout, IntLayout) else PAIR if isinstance(layout, PairLayout) else F4
 
 
 def _step_bytes(layout: Layout) -> int:

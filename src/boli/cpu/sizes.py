@@ -23,7 +23,8 @@ RECORD = 12 * F4
 
 def stream_bytes(encoding: str, columns: int) -> int:
     """Bytes of a row of activations; `columns` is a multiple of 32."""
-    words = {"int8": columns // GROUP * RECORD // F4, "float32": columns, "bfloat16": columns // 2}
+    # Numbers in bfloat16 lie as float32 where no instruction multiplies pairs; there is always room for that.
+    words = {"int8": columns // GROUP * RECORD // F4, "float32": columns, "bfloat16": columns}
     return words[encoding] * F4
 
 
