@@ -77,7 +77,7 @@ def test_usage_comes_last_and_counts_what_the_cache_knew(client: httpx.Client) -
 
 def test_usage_may_come_with_every_chunk(client: httpx.Client) -> None:
     wish = {"include_usage": True, "continuous_usage_stats": True}
-    chunks = frames(client, stream_options=wish)[1:]
+    chunks = frames(client, ignore_eos=True, stream_options=wish)[1:]
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
     assert counts == sorted(counts)
     assert counts[-1] == 12
@@ -158,7 +158,7 @@ def test_a_slow_stream_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_receipt_says_what_an_answer_took(client: httpx.Client) -> None:
-    reply = client.post("/v1/chat/completions", json=QUESTION | {"n": 2})
+    reply = client.post("/v1/chat/completions", json=QUESTION | {"n": 2, "ignore_eos": True})
     assert "boli" not in reply.json()
     stats = client.get("/stats").json()
     mine = stats["recent"][0]
