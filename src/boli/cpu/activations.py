@@ -50,6 +50,7 @@ from boli.cpu.sizes import (
 )
 
 IN_REGISTERS = in_registers("bfloat16")
+store_pairs = store_rounded_pairs if PAIRS_AS_FLOATS else store_bf16_pairs
 ONE_127TH = np.float32(1 / 127)
 
 
@@ -115,10 +116,8 @@ def pair(source, first, end, stream, rows, lane):
         if IN_REGISTERS:
             record = stream + (half // 2 * rows + lane) * VECTOR
             store_bf16(record + half % 2 * (VECTOR // 2), values)
-        elif PAIRS_AS_FLOATS:
-            store_rounded_pairs(stream + half * 8 * word + lane * PAIR, word, values)
         else:
-            store_bf16_pairs(stream + half * 8 * word + lane * PAIR, word, values)
+            store_pairs(stream + half * 8 * word + lane * PAIR, word, values)
 
 
 @kernel

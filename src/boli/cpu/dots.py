@@ -1,7 +1,7 @@
 """Dot products of short vectors, and look-ups: with `amx.py` where instruction sets differ.
 
     emit_dot        16 sums of four products of an unsigned and a signed byte   matrix products
-    emit_dot_bf16   16 sums of two products of bfloat16 numbers                 attention
+    emit_dot_bf16   16 sums of two products of bfloat16 numbers                 attention, BF16 weights
     emit_look_up    64 bytes out of a table of 16                               weights with a codebook
 
 `target.py` chooses the forms. Sums of bytes are exact integers, the same in all forms. Sums of
@@ -17,6 +17,11 @@ from llvmlite import ir
 
 from boli.cpu.simd import F32, F32X16, I8, I16, I32, I32X16, LANES, Builder, Value, declare, emit_fma
 from boli.cpu.target import PAIR_FORMS, bf16_form, dot_form
+
+# Without an instruction for pairs it is faster if activations, queries and probabilities lie as float32, of
+# bfloat16's precision: then only one side is taken apart.
+PAIRS_AS_FLOATS = bf16_form() not in PAIR_FORMS
+PAIR = 8 if PAIRS_AS_FLOATS else 4  # bytes of a pair of them
 
 
 class _BFloat(ir.Type):
@@ -124,12 +129,6 @@ def emit_look_up(builder: Builder, values: Sequence[int], codes: Value) -> Value
 
     found = _by_parts(builder, lanes, emit_part, builder.bitcast(codes, I32X16))
     return builder.bitcast(found, codes.type)
-
-
-# Without an instruction for pairs it is faster if activations, queries and probabilities lie as float32, of
-# bfloat16's precision: then only one side is taken apart.
-PAIRS_AS_FLOATS = bf16_form() not in PAIR_FORMS
-PAIR = 8 if PAIRS_AS_FLOATS else 4  # bytes of a pair of them
 
 
 def emit_halves(builder: Builder, pairs: Value) -> tuple[Value, Value]:

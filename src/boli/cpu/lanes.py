@@ -236,15 +236,15 @@ def store_bf16(b: Builder, address: Value, x: Value) -> Value:
 
 
 @operation(void, i64, i64, f32x16)
-def store_bf16_pairs(b: Builder, address: Value, stride: Value, x: Value) -> Value:
+def store_bf16_pairs(b: Builder, address: Value, stride: Value, x: Value) -> None:
     """Eight pairs of bfloat16 numbers, `stride` bytes apart."""
-    return _store_pairs(b, address, stride, b.trunc(_bf16(b, x), I16X16), I32)
+    _store_pairs(b, address, stride, b.trunc(_bf16(b, x), I16X16), I32)
 
 
 @operation(void, i64, i64, f32x16)
-def store_rounded_pairs(b: Builder, address: Value, stride: Value, x: Value) -> Value:
-    """The same as float32."""
-    return _store_pairs(b, address, stride, b.shl(_bf16(b, x), ir.Constant(I32X16, [16] * LANES)), I64)
+def store_rounded_pairs(b: Builder, address: Value, stride: Value, x: Value) -> None:
+    """Eight pairs of the same numbers as float32, `stride` bytes apart."""
+    _store_pairs(b, address, stride, b.shl(_bf16(b, x), ir.Constant(I32X16, [16] * LANES)), I64)
 
 
 def _store_pairs(b: Builder, address: Value, stride: Value, numbers: Value, kind: ir.Type) -> None:
